@@ -67,7 +67,8 @@ export default {
     {
       name: 'client-has-no-driver',
       severity: 'error',
-      comment: 'A client reaches a migration through Temporal, from anywhere: it must not need a database driver.',
+      comment:
+        'A client reaches a migration through Temporal, from anywhere: it must not need a database driver.',
       from: { path: '^src/client\\.ts$' },
       to: { path: packages(drivers) },
     },
@@ -96,7 +97,8 @@ export default {
     {
       name: 'no-cycle',
       severity: 'error',
-      comment: 'Two files that load each other have no order in which they can be read, nor one in which they load.',
+      comment:
+        'Two files that load each other have no order in which they can be read, nor one in which they load.',
       from: { path: '^src/' },
       to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only', 'type-import'] } },
     },
@@ -119,6 +121,9 @@ export default {
     doNotFollow: { path: 'node_modules' },
     tsConfig: { fileName: 'tsconfig.json' },
     tsPreCompilationDeps: true,
-    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'require', 'node', 'default', 'types'] },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'require', 'node', 'default', 'types'],
+    },
   },
 }

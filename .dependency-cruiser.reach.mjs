@@ -18,7 +18,8 @@ export default {
     {
       name: 'author-never-reaches-temporal',
       severity: 'error',
-      comment: 'A migration file imports index.ts: reading it must be quick, and needs no Temporal and no driver.',
+      comment:
+        'A migration file imports index.ts: reading it must be quick, and needs no Temporal and no driver.',
       from: { path: '^src/index\\.ts$' },
       to: { reachable: true, path: packages(['@temporalio', ...drivers]) },
     },
@@ -38,7 +39,8 @@ export default {
     {
       name: 'client-never-reaches-drivers',
       severity: 'error',
-      comment: 'A client reaches a migration through Temporal, from anywhere: it must not need a database driver.',
+      comment:
+        'A client reaches a migration through Temporal, from anywhere: it must not need a database driver.',
       from: { path: '^src/client\\.ts$' },
       to: { reachable: true, path: packages(drivers) },
     },
@@ -47,6 +49,9 @@ export default {
     doNotFollow: { path: 'node_modules' },
     tsConfig: { fileName: 'tsconfig.json' },
     tsPreCompilationDeps: false,
-    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'require', 'node', 'default'] },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'require', 'node', 'default'],
+    },
   },
 }

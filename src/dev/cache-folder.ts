@@ -17,7 +17,10 @@ export function cacheFolder(): string {
 
 function isOurs(root: string): boolean {
   try {
-    return (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { name?: unknown }).name === 'crossfade-db'
+    return (
+      (JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { name?: unknown }).name ===
+      'crossfade-db'
+    )
   } catch {
     return false
   }

@@ -1,5 +1,14 @@
 import { execFileSync, spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
@@ -58,7 +67,11 @@ function embeddedBinDir(user: PostgresBinaries['user']): string {
     const require = createRequire(import.meta.url)
     folder = dirname(dirname(require.resolve(name)))
   } catch (cause) {
-    throw noBinaries(`The npm package ${name} with the binaries of PostgreSQL 18 is not installed.`, mend, cause)
+    throw noBinaries(
+      `The npm package ${name} with the binaries of PostgreSQL 18 is not installed.`,
+      mend,
+      cause,
+    )
   }
   if (!existsSync(join(folder, 'native', 'bin', `postgres${exe}`))) {
     throw noBinaries(`${folder} has no native/bin/postgres${exe}.`, mend)
@@ -79,10 +92,13 @@ function embeddedBinDir(user: PostgresBinaries['user']): string {
 
 const linksOf = (folder: string): { source: string; target: string }[] => {
   const file = join(folder, 'native', 'pg-symlinks.json')
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { source: string; target: string }[]) : []
+  return existsSync(file)
+    ? (JSON.parse(readFileSync(file, 'utf8')) as { source: string; target: string }[])
+    : []
 }
 
-const isHydrated = (folder: string): boolean => linksOf(folder).every((link) => existsSync(join(folder, link.target)))
+const isHydrated = (folder: string): boolean =>
+  linksOf(folder).every((link) => existsSync(join(folder, link.target)))
 
 function hydrate(folder: string): void {
   for (const link of linksOf(folder)) {
@@ -109,6 +125,12 @@ function copyForOtherUser(folder: string): string {
       rmSync(work, { recursive: true, force: true })
     }
   }
+  if (statSync(target).uid !== process.getuid?.()) {
+    throw noBinaries(
+      `${target} was not made by this user, so nothing in it is run.`,
+      `Remove it: rm -r ${target}`,
+    )
+  }
   return join(target, 'bin')
 }
 
@@ -126,7 +148,10 @@ function systemBinDir(version: PostgresVersion): string {
     `/usr/local/opt/postgresql@${version}/bin`,
     binDirOfPgConfig(version),
   ]
-  const found = candidates.find((folder) => folder !== undefined && isExecutable(join(folder, 'postgres')) && isExecutable(join(folder, 'initdb')))
+  const found = candidates.find(
+    (folder) =>
+      folder !== undefined && isExecutable(join(folder, 'postgres')) && isExecutable(join(folder, 'initdb')),
+  )
   if (found) return resolve(found)
   throw noBinaries(
     `There is no PostgreSQL ${version} on this machine.`,

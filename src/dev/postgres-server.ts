@@ -1,6 +1,15 @@
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -102,7 +111,10 @@ export async function startPostgres(options: PostgresServerOptions = {}): Promis
     async restart() {
       await end('SIGINT')
       if (!existsSync(dataDir)) {
-        throw noServer(`${dataDir} is gone: it was a temporary one, and the server was stopped.`, 'Give startPostgres a dataDir to stop and start again.')
+        throw noServer(
+          `${dataDir} is gone: it was a temporary one, and the server was stopped.`,
+          'Give startPostgres a dataDir to stop and start again.',
+        )
       }
       running = { port, server: await startAgain(binaries, dataDir, port, options) }
     },
@@ -181,7 +193,19 @@ function initialise(dataDir: string, binaries: PostgresBinaries): void {
     )
   }
   const locale = process.platform === 'linux' ? 'C.UTF-8' : 'C'
-  const args = ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', `--locale=${locale}`, '--no-sync', '--no-instructions']
+  const args = [
+    '-D',
+    dataDir,
+    '-U',
+    'postgres',
+    '-A',
+    'trust',
+    '-E',
+    'UTF8',
+    `--locale=${locale}`,
+    '--no-sync',
+    '--no-instructions',
+  ]
   const result = spawnSync(join(binaries.binDir, 'initdb'), args, {
     cwd: dataDir,
     env: environment(dataDir),
@@ -191,7 +215,11 @@ function initialise(dataDir: string, binaries: PostgresBinaries): void {
   })
   if (result.error || result.status !== 0) {
     const said = [result.error?.message, result.stdout, result.stderr].filter(Boolean).join('\n').trim()
-    throw noServer(`initdb of PostgreSQL ${binaries.version} in ${dataDir} failed:\n${said}`, 'Mend what it says, then try again.', result.error)
+    throw noServer(
+      `initdb of PostgreSQL ${binaries.version} in ${dataDir} failed:\n${said}`,
+      'Mend what it says, then try again.',
+      result.error,
+    )
   }
 }
 
@@ -242,7 +270,8 @@ async function startAgain(
     try {
       return await startOnce(binaries, dataDir, port, options)
     } catch (error) {
-      const isTooEarly = error instanceof Error && /pre-existing shared memory block|could not bind/i.test(error.message)
+      const isTooEarly =
+        error instanceof Error && /pre-existing shared memory block|could not bind/i.test(error.message)
       if (!isTooEarly || Date.now() > deadline) throw error
       await delay(50)
     }
@@ -256,26 +285,24 @@ async function startOnce(
   options: PostgresServerOptions,
 ): Promise<ServerProcess> {
   const settings = { ...defaultSettings, ...options.settings, port: String(port) }
-  const args = ['-D', dataDir, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])]
-  let server: ServerProcess
-  try {
-    server = await startServerProcess({
-      program: join(binaries.binDir, 'postgres'),
-      args,
-      cwd: dataDir,
-      env: environment(dataDir),
-      logFile: options.logFile,
-      user: binaries.user,
-      onParentDeath: 'SIGQUIT',
-      temporaryFolder: options.dataDir === undefined ? dirname(dataDir) : undefined,
-    })
-  } catch (cause) {
-    throw noServer(
-      `${join(binaries.binDir, 'postgres')} could not be started: ${cause instanceof Error ? cause.message : String(cause)}.`,
-      `Try it by hand: ${join(binaries.binDir, 'postgres')} --version`,
-      cause,
-    )
-  }
+  const args = [
+    '-D',
+    dataDir,
+    ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
+  ]
+  const program = join(binaries.binDir, 'postgres')
+  const server = await startServerProcess({
+    program,
+    args,
+    cwd: dataDir,
+    env: environment(dataDir),
+    logFile: options.logFile,
+    user: binaries.user,
+    cannotStart: (reason) =>
+      noServer(`${program} could not be started: ${reason}.`, `Try it by hand: ${program} --version`),
+    onParentDeath: 'SIGQUIT',
+    temporaryFolder: options.dataDir === undefined ? dirname(dataDir) : undefined,
+  })
   try {
     await waitUntilReady(server, port, binaries.version, options.timeoutMs ?? 60_000)
   } catch (error) {
@@ -286,13 +313,21 @@ async function startOnce(
 }
 
 /** Ready is: it answers a query (after a crash it accepts connections only to refuse them until recovery is over). */
-async function waitUntilReady(server: ServerProcess, port: number, version: string, timeoutMs: number): Promise<void> {
+async function waitUntilReady(
+  server: ServerProcess,
+  port: number,
+  version: string,
+  timeoutMs: number,
+): Promise<void> {
   const deadline = Date.now() + timeoutMs
   let last: unknown
   while (Date.now() < deadline) {
     const ending = server.ending()
     if (ending !== undefined) {
-      throw noServer(`PostgreSQL ${version} on port ${port} ${ending}:\n${server.logTail()}`, 'Mend what its log says, then try again.')
+      throw noServer(
+        `PostgreSQL ${version} on port ${port} ${ending}:\n${server.logTail()}`,
+        'Mend what its log says, then try again.',
+      )
     }
     const client = new pg.Client({ connectionString: urlOf(port), connectionTimeoutMillis: 2000 })
     client.on('error', () => undefined)

@@ -3,6 +3,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { CrossfadeError } from '../errors/index.ts'
 import { dieWithParent } from './die-with-parent.ts'
 
 export interface ServerProcess {
@@ -23,6 +24,8 @@ export interface ServerProcessOptions {
   readonly env: NodeJS.ProcessEnv
   /** The output is appended to it; without it the output goes to a temporary file, removed when the server ends. */
   readonly logFile?: string | undefined
+  /** Makes the error for a program that cannot even be started. */
+  readonly cannotStart: (reason: string) => CrossfadeError
   /** Run as this user (PostgreSQL refuses to be root). */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined
   /** What a watchdog sends when this process dies. */
@@ -62,12 +65,14 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       resolve()
     }
     child.once('error', (error) => settle(error.message))
-    child.once('exit', (code, signal) => settle(signal ? `ended by ${signal}` : `ended with exit code ${code ?? 'unknown'}`))
+    child.once('exit', (code, signal) =>
+      settle(signal ? `ended by ${signal}` : `ended with exit code ${code ?? 'unknown'}`),
+    )
   })
   const pid = child.pid
   if (pid === undefined) {
     await ended
-    throw new Error(ending ?? `${options.program} could not be started`)
+    throw options.cannotStart(ending ?? 'no reason was given')
   }
   child.unref()
   const folders = [ownFolder, options.temporaryFolder].filter((folder) => folder !== undefined)
@@ -84,7 +89,10 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       child.ref()
       child.kill(signal)
       const patience = new AbortController()
-      await Promise.race([ended, delay(timeoutMs, undefined, { signal: patience.signal }).catch(() => undefined)])
+      await Promise.race([
+        ended,
+        delay(timeoutMs, undefined, { signal: patience.signal }).catch(() => undefined),
+      ])
       patience.abort()
       if (ending === undefined) {
         child.kill('SIGKILL')

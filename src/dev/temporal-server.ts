@@ -66,7 +66,9 @@ export function findTemporalCli(): string {
     (file) => file !== undefined && isExecutable(file),
   )
   if (found) return found
-  throw noCli(`Temporal's CLI is needed to start a local server; it is not on the PATH and not in ${cacheFolder()}.`)
+  throw noCli(
+    `Temporal's CLI is needed to start a local server; it is not on the PATH and not in ${cacheFolder()}.`,
+  )
 }
 
 /**
@@ -111,28 +113,26 @@ async function startOnce(
   if (uiPort === undefined) args.push('--headless')
   else args.push('--ui-port', String(uiPort), '--ui-disable-news-fetch')
   if (dbFilename !== undefined) args.push('--db-filename', dbFilename)
-  for (const [name, type] of Object.entries(options.searchAttributes)) args.push('--search-attribute', `${name}=${type}`)
+  for (const [name, type] of Object.entries(options.searchAttributes))
+    args.push('--search-attribute', `${name}=${type}`)
   args.push(...(options.extraArgs ?? []))
 
-  let server: ServerProcess
-  try {
-    server = await startServerProcess({
-      program: executable,
-      args,
-      cwd: tmpdir(),
-      env: process.env,
-      logFile: options.logFile,
-      onParentDeath: 'SIGKILL',
-    })
-  } catch (cause) {
-    throw noCli(`${executable} could not be started: ${cause instanceof Error ? cause.message : String(cause)}.`)
-  }
+  const server = await startServerProcess({
+    program: executable,
+    args,
+    cwd: tmpdir(),
+    env: process.env,
+    logFile: options.logFile,
+    cannotStart: (reason) => noCli(`${executable} could not be started: ${reason}.`),
+    onParentDeath: 'SIGKILL',
+  })
   const pidFile = dbFilename === undefined ? undefined : pidFileOf(dbFilename)
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     await server.end(signal, 10_000)
     if (pidFile !== undefined) rmSync(pidFile, { force: true })
   }
-  if (pidFile !== undefined) writeFileSync(pidFile, JSON.stringify({ pid: server.pid, owner: process.pid, address }))
+  if (pidFile !== undefined)
+    writeFileSync(pidFile, JSON.stringify({ pid: server.pid, owner: process.pid, address }))
   try {
     await waitUntilHealthy(server, address, options.timeoutMs ?? 30_000)
   } catch (error) {
@@ -157,7 +157,10 @@ async function waitUntilHealthy(server: ServerProcess, address: string, timeoutM
   while (Date.now() < deadline) {
     const ending = server.ending()
     if (ending !== undefined) {
-      throw noServer(`Temporal's server on ${address} ${ending}:\n${server.logTail()}`, 'Mend what its log says, then try again.')
+      throw noServer(
+        `Temporal's server on ${address} ${ending}:\n${server.logTail()}`,
+        'Mend what its log says, then try again.',
+      )
     }
     const port = Number(address.split(':')[1])
     if (!(await isPortFree(port))) {
@@ -224,7 +227,10 @@ async function endStaleServer(dbFilename: string): Promise<void> {
 
 function commandOf(pid: number): string {
   try {
-    return execFileSync('ps', ['-ww', '-p', String(pid), '-o', 'args='], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+    return execFileSync('ps', ['-ww', '-p', String(pid), '-o', 'args='], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
   } catch {
     return ''
   }

@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { TestProject } from 'vitest/node'
+import { isCrossfadeError } from '../../src/errors/index.ts'
+import { cacheFolder, findOnPath, isExecutable } from '../../src/dev/cache-folder.ts'
+import { startPostgres, type PostgresServer } from '../../src/dev/postgres-server.ts'
+import { findTemporalCli, startTemporalServer, type TemporalServer } from '../../src/dev/temporal-server.ts'
+
+/** Where the tests find a PostgreSQL. */
+export interface ProvidedPostgres {
+  readonly version: '18' | '15'
+  /** Superuser, database `postgres`. */
+  readonly url: string
+  readonly port: number
+  readonly binDir: string
+  readonly pgbench: string | null
+}
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    postgres18: ProvidedPostgres | null
+    /** Null where this machine has none. */
+    postgres15: ProvidedPostgres | null
+    temporalAddress: string | null
+    temporalCli: string | null
+    /** The time-skipping test server's binary. */
+    temporalTestServer: string | null
+    /** The bundle of src/workflows, made once per run. */
+    workflowBundlePath: string | null
+    chromium: string | null
+  }
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const mustHaveAll = process.env['CROSSFADE_REQUIRE_ALL'] === '1'
+
+/** What each kind of test needs; nothing else is started for it. */
+const needs: Readonly<Record<string, readonly ('postgres' | 'temporal' | 'bundle')[]>> = {
+  integration: ['postgres', 'temporal', 'bundle'],
+  workflow: ['temporal', 'bundle'],
+  replay: ['bundle'],
+  torture: ['postgres', 'temporal', 'bundle'],
+  e2e: ['postgres', 'temporal', 'bundle'],
+}
+
+/** One of each for the whole run: each project calls this file, and each loads it anew. */
+interface Shared {
+  users: number
+  postgres18?: Promise<PostgresServer>
+  postgres15?: Promise<PostgresServer | null>
+  temporal?: Promise<TemporalServer>
+  bundle?: Promise<string | null>
+}
+const key = Symbol.for('crossfade.test.servers')
+const holder = globalThis as unknown as Record<symbol, Shared | undefined>
+
+/** Tests end by the thousand databases: what a crash of the machine would lose is of no interest here. */
+const settings = { fsync: 'off', full_page_writes: 'off', max_wal_size: '4GB', shared_buffers: '256MB' }
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const shared = (holder[key] ??= { users: 0 })
+  shared.users += 1
+  const wanted = needs[project.name] ?? []
+  const wants = (what: 'postgres' | 'temporal' | 'bundle'): boolean => wanted.includes(what)
+  const teardown = async (): Promise<void> => {
+    shared.users -= 1
+    if (shared.users > 0) return
+    holder[key] = undefined
+    await Promise.allSettled([
+      shared.postgres18?.then((server) => server.stop('immediate')),
+      shared.postgres15?.then((server) => server?.stop('immediate')),
+      shared.temporal?.then((server) => server.stop()),
+    ])
+  }
+  try {
+    const [postgres18, postgres15, temporal, bundle] = await Promise.all([
+      wants('postgres') ? (shared.postgres18 ??= startPostgres({ version: '18', settings })) : null,
+      wants('postgres') ? (shared.postgres15 ??= startPostgres15()) : null,
+      wants('temporal') ? (shared.temporal ??= startTemporal()) : null,
+      wants('bundle') ? (shared.bundle ??= bundleWorkflows()) : null,
+    ])
+    project.provide('postgres18', describePostgres(postgres18))
+    project.provide('postgres15', describePostgres(postgres15))
+    project.provide('temporalAddress', temporal?.address ?? null)
+    project.provide('temporalCli', wants('temporal') ? findTemporalCli() : null)
+    project.provide('temporalTestServer', findTestServer())
+    project.provide('workflowBundlePath', bundle)
+    project.provide('chromium', findChromium())
+  } catch (error) {
+    await teardown()
+    throw isCrossfadeError(error) ? new Error(`${error.message}\n  → ${error.mend}`, { cause: error }) : error
+  }
+  return teardown
+}
+
+async function startPostgres15(): Promise<PostgresServer | null> {
+  try {
+    const server = await startPostgres({ version: '15', settings })
+    if (!server.hasPgbench) missing('pgbench', 'apt-get install postgresql-15')
+    return server
+  } catch (error) {
+    if (!isCrossfadeError(error) || error.code !== 'DATABASE.NO_BINARIES') throw error
+    missing('PostgreSQL 15', error.mend)
+    return null
+  }
+}
+
+function startTemporal(): Promise<TemporalServer> {
+  return startTemporalServer({
+    uiPort: false,
+    searchAttributes: {
+      CrossfadePhase: 'Keyword',
+      CrossfadeWaitingFor: 'Keyword',
+      CrossfadeDatabase: 'Keyword',
+    },
+    // Without it the server rounds every timer and every retry up to a second.
+    extraArgs: ['--dynamic-config-value', 'history.timerProcessorMaxTimeShift="10ms"'],
+  })
+}
+
+async function bundleWorkflows(): Promise<string | null> {
+  const workflowsPath = join(root, 'src', 'workflows', 'index.ts')
+  if (!existsSync(workflowsPath)) return null
+  const { bundleWorkflowCode } = await import('@temporalio/worker')
+  const quiet = (): void => undefined
+  const logger = { log: quiet, trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet }
+  const { code } = await bundleWorkflowCode({ workflowsPath, logger })
+  const folder = join(cacheFolder(), 'test-bundles')
+  const file = join(folder, `${createHash('sha256').update(code).digest('hex').slice(0, 16)}.js`)
+  if (!existsSync(file)) {
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(`${file}.${process.pid}`, code)
+    renameSync(`${file}.${process.pid}`, file)
+  }
+  return file
+}
+
+function describePostgres(server: PostgresServer | null): ProvidedPostgres | null {
+  if (!server) return null
+  const { version, url, port, binDir, pgbench } = server
+  return { version, url, port, binDir, pgbench: pgbench ?? null }
+}
+
+function findTestServer(): string | null {
+  const candidates = [
+    process.env['CROSSFADE_TEST_SERVER'],
+    join(cacheFolder(), 'temporal-test-server', '1.40.0', 'temporal-test-server'),
+  ]
+  const found = candidates.find((file) => file !== undefined && isExecutable(file))
+  if (!found) missing('the time-skipping Temporal test server', 'node scripts/setup.mjs --tests')
+  return found ?? null
+}
+
+function findChromium(): string | null {
+  const found = process.env['CROSSFADE_CHROMIUM'] ?? findOnPath('chromium') ?? findOnPath('google-chrome')
+  if (!found) missing('Chromium', 'apt-get install chromium, or CROSSFADE_CHROMIUM=/path/to/chromium')
+  return found ?? null
+}
+
+const said = new Set<string>()
+
+/** What is missing is a failure where everything must be there, and else is said once: its tests are skipped. */
+function missing(what: string, mend: string): void {
+  if (mustHaveAll)
+    throw new Error(`${what} is not here, and CROSSFADE_REQUIRE_ALL=1 asks for everything.\n  → ${mend}`)
+  if (said.has(what)) return
+  said.add(what)
+  process.stderr.write(`tests: ${what} is not here, so what needs it is skipped (${mend}).\n`)
+}

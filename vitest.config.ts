@@ -1,0 +1,64 @@
+import { defineConfig } from 'vitest/config'
+
+interface Kind {
+  readonly name: string
+  readonly include: string[]
+  /** Servers are started for these only, and only when one of their files is run. */
+  readonly usesServers: boolean
+  readonly testTimeoutMs: number
+  /** Files one after another: they measure, or kill what others would use. */
+  readonly isAlone?: boolean
+}
+
+const kinds: readonly Kind[] = [
+  {
+    name: 'unit',
+    include: ['src/**/*.test.ts', 'scripts/**/*.test.ts'],
+    usesServers: false,
+    testTimeoutMs: 10_000,
+  },
+  {
+    name: 'integration',
+    include: ['test/integration/**/*.test.ts'],
+    usesServers: true,
+    testTimeoutMs: 60_000,
+  },
+  { name: 'workflow', include: ['test/workflow/**/*.test.ts'], usesServers: true, testTimeoutMs: 60_000 },
+  { name: 'replay', include: ['test/replay/**/*.test.ts'], usesServers: true, testTimeoutMs: 60_000 },
+  {
+    name: 'torture',
+    include: ['test/torture/**/*.test.ts'],
+    usesServers: true,
+    testTimeoutMs: 300_000,
+    isAlone: true,
+  },
+  {
+    name: 'e2e',
+    include: ['test/e2e/**/*.test.ts'],
+    usesServers: true,
+    testTimeoutMs: 300_000,
+    isAlone: true,
+  },
+  { name: 'packaging', include: ['test/packaging/**/*.test.ts'], usesServers: false, testTimeoutMs: 300_000 },
+]
+
+export default defineConfig({
+  test: {
+    allowOnly: !process.env['CI'],
+    passWithNoTests: false,
+    coverage: { provider: 'v8', include: ['src/**/*.ts'], exclude: ['src/**/*.test.ts', 'src/**/*.d.ts'] },
+    projects: kinds.map((kind, order) => ({
+      test: {
+        name: kind.name,
+        include: kind.include,
+        pool: 'forks' as const,
+        maxWorkers: kind.isAlone ? 1 : 2,
+        // Projects that differ in their number of workers must not run at the same time.
+        sequence: { groupOrder: kind.isAlone ? order : 0 },
+        testTimeout: kind.testTimeoutMs,
+        hookTimeout: Math.max(60_000, kind.testTimeoutMs),
+        ...(kind.usesServers ? { globalSetup: ['test/support/global-setup.ts'] } : {}),
+      },
+    })),
+  },
+})
