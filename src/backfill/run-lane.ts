@@ -1,0 +1,68 @@
+import { nextChunkRows, restAfterChunkMs } from '../core/chunk-size.ts'
+import { copyChunk } from '../copy/copy-range.ts'
+import { walkRanges } from '../copy/walk-ranges.ts'
+import { rest, type Pace, type Workplace } from '../copy/workplace.ts'
+import type { SyncGroup } from '../database/index.ts'
+import type { Migration } from '../definition/index.ts'
+import type { Throttle } from './throttle.ts'
+
+export interface LaneProgress {
+  /** Source rows passed over in this slice. */
+  readonly rows: number
+  readonly written: number
+  readonly refused: number
+  readonly chunkRows: number
+  readonly ratePerSec: number
+  readonly throttledBy: string | undefined
+}
+
+export interface LaneResult extends LaneProgress {
+  /** No range is left for this lane. */
+  readonly done: boolean
+}
+
+const throttledRestMs = 500
+
+/** One time slice of a lane: chunks that adapt to `targetChunkMs`, with a rest after each, while nothing says to wait. */
+export async function runLane(
+  place: Workplace,
+  groups: readonly SyncGroup[],
+  lane: number,
+  settings: Migration['backfill'],
+  throttle: Throttle,
+  pace: Pace<LaneProgress>,
+): Promise<LaneResult> {
+  const startedAt = performance.now()
+  let chunkRows = settings.batchSize
+  let progress: LaneProgress = { rows: 0, written: 0, refused: 0, chunkRows, ratePerSec: 0, throttledBy: undefined }
+  const report = (change: Partial<LaneProgress>): void => {
+    progress = { ...progress, ...change }
+    pace.report(progress)
+  }
+  const isOver = (): boolean => pace.signal.aborted || Date.now() >= pace.until
+
+  const done = await walkRanges(place, groups, 'backfill', lane, isOver, async (group, state) => {
+    for (let reason = await throttle(); reason !== undefined; reason = await throttle()) {
+      report({ throttledBy: reason, ratePerSec: 0 })
+      if (isOver()) return { cursor: undefined, rows: 0, done: false }
+      await rest(throttledRestMs, pace.signal)
+    }
+    const chunk = await copyChunk(place, group, state, chunkRows, pace.signal)
+    chunkRows = nextChunkRows(
+      { askedRows: chunk.askedRows, tookMs: chunk.tookMs, full: !chunk.done },
+      { targetChunkMs: settings.targetChunkMs, maxRows: settings.maxBatchSize },
+    )
+    const rows = progress.rows + chunk.rows
+    report({
+      rows,
+      written: progress.written + chunk.written,
+      refused: progress.refused + (chunk.refused ? 1 : 0),
+      chunkRows,
+      ratePerSec: Math.round(rows / ((performance.now() - startedAt) / 1000)),
+      throttledBy: undefined,
+    })
+    await rest(restAfterChunkMs(chunk.tookMs, settings.profile, settings.rateLimitMs), pace.signal)
+    return chunk
+  })
+  return { ...progress, done }
+}

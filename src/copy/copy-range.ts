@@ -1,0 +1,88 @@
+import { halvedRows } from '../core/chunk-size.ts'
+import type { Key, RangeState, SyncGroup, Transaction } from '../database/index.ts'
+import { jittered, rest, type Workplace } from './workplace.ts'
+
+/** One chunk, committed: rows, checkpoint and fence in one transaction. */
+export interface Chunk {
+  readonly cursor: Key | undefined
+  /** Source rows that were passed over. */
+  readonly rows: number
+  /** Target rows that were added. */
+  readonly written: number
+  /** The range ends here. */
+  readonly done: boolean
+  readonly askedRows: number
+  readonly tookMs: number
+  /** One row that the other side would not take; its key is in the change log with the reason. */
+  readonly refused: boolean
+}
+
+/** So often is a chunk of one row tried before its key goes into the change log: somebody holds that row for long. */
+const busyAttempts = 5
+
+/**
+ * Copies the next `rows` rows of a range (design, rule 4). What cannot be copied never stops the rest: a chunk that clashes or is
+ * refused is cut in halves until the one row is found, whose key goes into the change log for the applier.
+ * @throws `BACKFILL.FENCED` when another attempt has taken over; whatever the driver throws when the database is away.
+ */
+export async function copyChunk(place: Workplace, group: SyncGroup, state: RangeState, rows: number, signal: AbortSignal): Promise<Chunk> {
+  const { errors } = place.database.dialect
+  let size = rows
+  let conflicts: 'fail' | 'ignore' = 'fail'
+  for (let busy = 0; ; ) {
+    const startedAt = performance.now()
+    try {
+      const chunk = await place.database.transaction((tx) => writeChunk(place, tx, group, state, size, conflicts), {
+        applying: place.scope.migration,
+        asynchronousCommit: true,
+      })
+      return { ...chunk, askedRows: size, tookMs: performance.now() - startedAt, refused: false }
+    } catch (error) {
+      if (errors.isUniqueViolation(error) && conflicts === 'fail') conflicts = 'ignore'
+      else if (errors.isBusy(error)) {
+        busy += 1
+        if (size === 1 && busy >= busyAttempts) return leaveKey(place, group, state, errors.describeRejection(error))
+        size = halvedRows(size)
+        await rest(jittered(20 * busy), signal)
+      } else if (errors.isRejected(error)) {
+        if (size === 1) return leaveKey(place, group, state, errors.describeRejection(error))
+        size = halvedRows(size)
+      } else throw error
+    }
+  }
+}
+
+async function writeChunk(
+  { database, scope }: Workplace,
+  tx: Transaction,
+  group: SyncGroup,
+  state: RangeState,
+  rows: number,
+  conflicts: 'fail' | 'ignore',
+): Promise<Pick<Chunk, 'cursor' | 'rows' | 'written' | 'done'>> {
+  const { copy, ranges } = database.dialect
+  await ranges.lock(tx, scope, group.id, 'backfill', state)
+  await ranges.markChunkRunning(tx, scope) // before the first look at the source
+  const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
+  const next = await copy.chunkEnd(tx, group, left, rows)
+  const range = { after: left.after, upTo: next.end ?? left.upTo }
+  let written = 0
+  for (const link of group.links) written += await copy.insertMissing(tx, link, range, conflicts)
+  const step = { cursor: next.end, rows: next.rows, written, done: next.end === undefined }
+  await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
+  return step
+}
+
+/** Passes over one row and leaves its key, with the reason, in the same transaction. */
+async function leaveKey({ database, scope }: Workplace, group: SyncGroup, state: RangeState, reason: string): Promise<Chunk> {
+  const { copy, ranges, changeLog } = database.dialect
+  const startedAt = performance.now()
+  return database.transaction(async (tx) => {
+    await ranges.lock(tx, scope, group.id, 'backfill', state)
+    const { end } = await copy.chunkEnd(tx, group, { after: state.cursor ?? state.range.after, upTo: state.range.upTo }, 1)
+    if (end) await changeLog.put(tx, scope, group, [{ kind: 'copy', key: end, attempts: 1, delayMs: 1000, reason }])
+    const step = { cursor: end, rows: end ? 1 : 0, written: 0, done: end === undefined }
+    await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
+    return { ...step, askedRows: 1, tookMs: performance.now() - startedAt, refused: true }
+  })
+}

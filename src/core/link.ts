@@ -1,0 +1,50 @@
+/**
+ * A link is the one shape that everything copies along: backfill, sync, repair, the reverse direction. It says which rows
+ * of which tables make one row of the target. Expressions see the bare column names of their own part and nothing else.
+ */
+
+export interface TableName {
+  readonly schema: string
+  readonly name: string
+}
+
+/** What fills a column of the target: an SQL expression, or a column of the part under its own name. */
+export type ColumnSource = { readonly to: string } & ({ readonly expression: string } | { readonly column: string })
+
+/** One table that a link reads: its share of the target's columns. */
+export interface LinkPart {
+  readonly table: TableName
+  /** The key columns of this table, in the order of the link's key. */
+  readonly key: readonly string[]
+  readonly columns: readonly ColumnSource[]
+  /** Rows that do not satisfy it do not exist for the link. */
+  readonly where?: string
+}
+
+export interface Link {
+  /** Unique in the migration, readable: `public.users → public.people`. */
+  readonly id: string
+  readonly direction: 'forward' | 'reverse'
+  /** The first part drives: where it has no row, the target has none. The others are joined by key and may be missing. */
+  readonly parts: readonly [LinkPart, ...LinkPart[]]
+  readonly target: {
+    readonly table: TableName
+    readonly key: readonly string[]
+    /** Target rows outside of it are not the link's: they are neither deleted nor compared. */
+    readonly scope?: string
+  }
+}
+
+/** `public.users`, for people. Not for SQL. */
+export function formatTable(table: TableName): string {
+  return `${table.schema}.${table.name}`
+}
+
+export function isSameTable(a: TableName, b: TableName): boolean {
+  return a.schema === b.schema && a.name === b.name
+}
+
+/** The columns of the target that a link fills, in order, the key not among them. */
+export function linkColumns(link: Link): string[] {
+  return link.parts.flatMap((part) => part.columns.map((column) => column.to))
+}

@@ -1,0 +1,324 @@
+import type { Link, TableName } from '../core/link.ts'
+import type { CrossfadeError } from '../errors/index.ts'
+import type { Database, Transaction } from './database.ts'
+
+/**
+ * What an engine must be able to do. One folder per engine with the same file names; nothing outside of it knows SQL.
+ * All functions run inside the caller's transaction: who calls decides what is atomic.
+ */
+
+/** A key's values in the order of the link's key, each as the engine's own text. */
+export type Key = readonly string[]
+
+/** Keys above `after` up to and including `upTo`; undefined is open. Order is the database's own. */
+export interface KeyRange {
+  readonly after: Key | undefined
+  readonly upTo: Key | undefined
+}
+
+/** A link with what the catalogue knows of it. */
+export interface ResolvedLink {
+  readonly link: Link
+  /** SQL types of the driving part's key. */
+  readonly keyTypes: readonly string[]
+  /** SQL types of the target's columns, by name, key columns included. */
+  readonly targetTypes: Readonly<Record<string, string>>
+}
+
+/** Links that share a change log: all targets of one source, or the one way back to it. */
+export interface SyncGroup {
+  /** `f1`, `f2`, … forward; `r1`, `r2`, … reverse. Names the group's objects in the database. */
+  readonly id: string
+  readonly direction: Link['direction']
+  readonly links: readonly [ResolvedLink, ...ResolvedLink[]]
+  readonly keyTypes: readonly string[]
+  /** Tables whose changes the group follows, each with its columns that hold the group's key. */
+  readonly watched: readonly { readonly table: TableName; readonly key: readonly string[] }[]
+}
+
+/** The migration's own corner of the database. */
+export interface Scope {
+  readonly migration: string
+  /** The schema that holds everything we create beside the user's own tables. */
+  readonly schema: string
+}
+
+export interface TableDescription {
+  readonly table: TableName
+  readonly kind: 'table' | 'partitioned' | 'partition' | 'view' | 'other'
+  readonly rowsEstimated: number
+  readonly bytes: number
+  readonly columns: readonly {
+    readonly name: string
+    readonly type: string
+    readonly notNull: boolean
+    readonly collation: string | undefined
+    readonly generated: boolean
+    readonly identity: boolean
+  }[]
+  /** Unique, valid, non-partial, immediate indexes over plain columns. */
+  readonly uniqueIndexes: readonly { readonly name: string; readonly columns: readonly string[]; readonly primary: boolean }[]
+  readonly triggers: readonly string[]
+  readonly inheritors: number
+}
+
+export interface ChangeLogEntry {
+  readonly id: string
+  /** `copy`: make the target equal. `look-again`: the second look of rule 4. */
+  readonly kind: 'copy' | 'look-again'
+  readonly key: Key
+  readonly attempts: number
+}
+
+export interface ChangeLogState {
+  readonly pending: number
+  /** Of these, refused by the other side at least once: they need a person or another change. */
+  readonly stuck: number
+  readonly oldestAgeSec: number
+  /** Why the oldest stuck one was refused: SQLSTATE and constraint, no values. */
+  readonly reason: string | undefined
+}
+
+export interface RangeState {
+  readonly id: number
+  readonly range: KeyRange
+  readonly cursor: Key | undefined
+  readonly fence: number
+  readonly rowsDone: number
+}
+
+export type RangePurpose = 'backfill' | 'verify'
+
+export interface RangeTotals {
+  readonly ranges: number
+  readonly rangesDone: number
+  readonly rowsDone: number
+  readonly rowsWritten: number
+  readonly rowsEstimated: number
+}
+
+export interface Comparison {
+  readonly compared: number
+  /** Keys that differ or stand on one side only, at most `limit`. */
+  readonly different: readonly Key[]
+  readonly differences: number
+}
+
+export interface CopiedKeys {
+  /** The target equals the source for these now. */
+  readonly copied: readonly Key[]
+  /** No source row was found, and the target has none either now. Needs the second look where `chunks` is not empty. */
+  readonly gone: readonly Key[]
+  /** Somebody holds the row: nothing was done for these. */
+  readonly busy: readonly Key[]
+  /** Chunks that were running when these keys were looked at. */
+  readonly chunks: readonly string[]
+}
+
+export interface Blocker {
+  readonly pid: number
+  readonly user: string
+  readonly application: string
+  readonly queryAgeSec: number
+  readonly transactionAgeSec: number
+  readonly state: string
+}
+
+/** One DDL step: looks first, safe to run twice, knows its lock and its way back. */
+export interface DdlStep {
+  /** Unique in the migration; the key of the journal. */
+  readonly id: string
+  readonly title: string
+  readonly sql: readonly string[]
+  /** The lock that the application meets, in words. */
+  readonly lock: string
+  /** `broken`: half done (an invalid index); `apply` mends it. */
+  inspect(tx: Transaction, scope: Scope): Promise<'absent' | 'present' | 'broken'>
+  apply(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }): Promise<void>
+  /** Undefined where there is nothing to take back. */
+  undo?(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }): Promise<void>
+}
+
+export interface TargetTableSpec {
+  readonly table: TableName
+  readonly columns: Readonly<Record<string, string>>
+  readonly primaryKey: readonly string[]
+  readonly indexes: readonly { readonly name: string; readonly on: string; readonly unique: boolean }[]
+  readonly checks: readonly { readonly name: string; readonly expression: string }[]
+  readonly foreignKeys: readonly {
+    readonly name: string
+    readonly columns: readonly string[]
+    readonly references: { readonly table: TableName; readonly columns: readonly string[] }
+    readonly onDelete: string
+  }[]
+}
+
+export interface OwnStatement {
+  readonly name: string
+  readonly up: string
+  readonly down?: string | undefined
+}
+
+/** `copy`: keep the other side equal. `watch`: only note the key, nobody applies it. */
+export type TriggerMode = 'copy' | 'watch'
+
+export interface SyncSettings {
+  readonly maxWaitMs: number
+  readonly inlineRows: number
+}
+
+export interface TableActivity {
+  readonly table: TableName
+  readonly scans: number
+  readonly writes: number
+}
+
+export interface ReplicaLag {
+  /** Seconds; undefined where it cannot be read, which counts as lagging. */
+  readonly lagSec: number | undefined
+  readonly reason: string
+}
+
+export interface Flag {
+  readonly key: string
+  readonly percent: number
+  readonly epoch: number
+}
+
+export interface Dialect {
+  readonly engine: 'postgres'
+  readonly errors: {
+    isBusy(error: unknown): boolean
+    isRejected(error: unknown): boolean
+    isUniqueViolation(error: unknown): boolean
+    isConnectionLoss(error: unknown): boolean
+    /** SQLSTATE and names, never values. */
+    describeRejection(error: unknown): string
+    toCrossfadeError(error: unknown, what: string): CrossfadeError
+  }
+  readonly catalog: {
+    scope(migration: string): Scope
+    version(tx: Transaction): Promise<{ readonly text: string; readonly number: number }>
+    describeTable(tx: Transaction, table: TableName): Promise<TableDescription | undefined>
+    /** Everything that can be compared before and after: one line per object of the user's schemas. */
+    inventory(tx: Transaction): Promise<string[]>
+    /** The names that registered tables have now, in the same order; a table that was never registered keeps its name. */
+    locate(tx: Transaction, scope: Scope, tables: readonly TableName[]): Promise<TableName[]>
+    /** @throws `PLAN.COLUMN_MISSING`, `PLAN.TABLE_MISSING` */
+    resolveLink(tx: Transaction, link: Link): Promise<ResolvedLink>
+    missingPrivileges(tx: Transaction, tables: readonly TableName[]): Promise<string[]>
+    activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>
+    blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>
+    /** @throws what the server says of an expression that it cannot evaluate, as `PLAN.MAPPING_REFUSED` */
+    explainLink(tx: Transaction, link: ResolvedLink): Promise<void>
+    explainQuery(tx: Transaction, sql: string): Promise<{ readonly indexes: readonly string[]; readonly sequentialScans: readonly string[] }>
+    replicaLag(tx: Transaction): Promise<ReplicaLag>
+  }
+  readonly ddl: {
+    createScope(): DdlStep
+    createTable(spec: TargetTableSpec): DdlStep
+    createIndex(spec: TargetTableSpec, index: TargetTableSpec['indexes'][number]): DdlStep
+    addCheck(spec: TargetTableSpec, check: TargetTableSpec['checks'][number]): DdlStep[]
+    /** Gives a new table the grants that the old one has, so that the application's roles can use it. */
+    copyGrants(from: TableName, to: TableName): DdlStep
+    addForeignKey(spec: TargetTableSpec, foreignKey: TargetTableSpec['foreignKeys'][number]): DdlStep[]
+    ownStatement(statement: OwnStatement): DdlStep
+    createChangeLog(group: SyncGroup): DdlStep
+    installTriggers(group: SyncGroup, mode: TriggerMode, settings: SyncSettings): DdlStep
+    removeTriggers(group: SyncGroup): DdlStep
+    renameTable(table: TableName, to: string): DdlStep
+    dropTable(table: TableName): DdlStep
+    dropScope(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number }): Promise<void>
+    analyze(database: Database, table: TableName): Promise<void>
+    retiredName(table: TableName): string
+    /** Remembers which tables these are, so that they are found under whatever name they have later. */
+    registerTables(tables: readonly TableName[]): DdlStep
+    /** Nobody else reads or writes these tables until this transaction ends. */
+    lockExclusively(tx: Transaction, tables: readonly TableName[]): Promise<void>
+    rename(tx: Transaction, table: TableName, to: string): Promise<void>
+  }
+  readonly triggers: {
+    /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */
+    install(tx: Transaction, scope: Scope, group: SyncGroup, mode: TriggerMode, settings: SyncSettings): Promise<void>
+    remove(tx: Transaction, scope: Scope, group: SyncGroup): Promise<void>
+    /** The triggers that a statement would meet now, or what is wrong: disabled, missing, replaced. */
+    check(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly string[]>
+  }
+  readonly journal: {
+    read(tx: Transaction, scope: Scope): Promise<readonly string[]>
+    exists(tx: Transaction, scope: Scope): Promise<boolean>
+  }
+  readonly changeLog: {
+    /** Takes up to `limit` due entries out of the log, in this transaction: a rollback brings them back. */
+    take(tx: Transaction, scope: Scope, group: SyncGroup, limit: number, attempts: 'fresh' | 'retried'): Promise<ChangeLogEntry[]>
+    put(tx: Transaction, scope: Scope, group: SyncGroup, entries: readonly LogEntryInput[]): Promise<void>
+    state(tx: Transaction, scope: Scope, group: SyncGroup): Promise<ChangeLogState>
+    /** Those of `keys` that have an entry. */
+    pendingKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[]): Promise<Key[]>
+    /** Ids of the truncations that are visible now; they are removed by id after every target row was looked at. */
+    truncations(tx: Transaction, scope: Scope, group: SyncGroup): Promise<string[]>
+    remove(tx: Transaction, scope: Scope, group: SyncGroup, ids: readonly string[]): Promise<void>
+  }
+  readonly copy: {
+    /** Rule 4: adds what is missing in `range`, never overwrites, takes no lock on source rows. Returns the rows it added. */
+    insertMissing(tx: Transaction, link: ResolvedLink, range: KeyRange, conflicts: 'fail' | 'ignore'): Promise<number>
+    /** Rule 3: the target equals what the source says now, for every link of the group. */
+    copyKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[], locks: 'skip' | 'wait'): Promise<CopiedKeys>
+    /** The key that ends a chunk of `rows` rows, or undefined where the range ends first, and the rows counted. */
+    chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<{ readonly end: Key | undefined; readonly rows: number }>
+    /** The next `rows` keys of the *target* above `after`, for looking at every target row. */
+    targetKeys(tx: Transaction, link: ResolvedLink, after: Key | undefined, rows: number): Promise<Key[]>
+  }
+  readonly compare: {
+    range(tx: Transaction, link: ResolvedLink, range: KeyRange, limit: number): Promise<Comparison>
+    /** `quiet`: with the rows of both sides share-locked, so that nobody changes them meanwhile; busy keys are left out and returned. */
+    keys(tx: Transaction, link: ResolvedLink, keys: readonly Key[], look: 'fleeting' | 'quiet'): Promise<Comparison & { readonly busy: readonly Key[] }>
+    /** A page's worth of keys, drawn from the source and from the target in turn. */
+    sampleKeys(tx: Transaction, link: ResolvedLink, side: 'source' | 'target', rows: number): Promise<Key[]>
+  }
+  readonly ranges: {
+    reset(tx: Transaction, scope: Scope, purpose: RangePurpose): Promise<void>
+    plan(tx: Transaction, scope: Scope, group: SyncGroup, purpose: RangePurpose, ranges: number): Promise<void>
+    /** Gives `lane` its unfinished range again, else the next free one, with a new fence that shuts older attempts out. */
+    claim(tx: Transaction, scope: Scope, groupId: string, purpose: RangePurpose, lane: number): Promise<RangeState | undefined>
+    /** Rows of a pass that no lane has begun are handed out again; used when the number of lanes shrinks. */
+    release(tx: Transaction, scope: Scope, purpose: RangePurpose, fromLane: number): Promise<void>
+    /** Locks the range for this transaction. @throws `BACKFILL.FENCED` when another attempt has taken over */
+    lock(tx: Transaction, scope: Scope, groupId: string, purpose: RangePurpose, state: RangeState): Promise<void>
+    advance(
+      tx: Transaction,
+      scope: Scope,
+      groupId: string,
+      purpose: RangePurpose,
+      id: number,
+      step: { readonly cursor: Key | undefined; readonly rows: number; readonly written: number; readonly done: boolean },
+    ): Promise<void>
+    totals(tx: Transaction, scope: Scope, purpose: RangePurpose): Promise<RangeTotals>
+    markChunkRunning(tx: Transaction, scope: Scope): Promise<void>
+  }
+  readonly parity: {
+    add(tx: Transaction, scope: Scope, link: string, source: 'full' | 'sample', counts: ParityCounts): Promise<void>
+    read(tx: Transaction, scope: Scope): Promise<readonly (ParityCounts & { readonly link: string; readonly source: 'full' | 'sample' })[]>
+    reset(tx: Transaction, scope: Scope, source: 'full' | 'sample', links: readonly string[]): Promise<void>
+  }
+  readonly flags: {
+    set(tx: Transaction, scope: Scope, flags: Readonly<Record<string, number>>, primary?: 'old' | 'new'): Promise<number>
+    read(tx: Transaction, scope: Scope): Promise<{ readonly flags: readonly Flag[]; readonly primary: 'old' | 'new'; readonly epoch: number } | undefined>
+  }
+}
+
+export interface LogEntryInput {
+  readonly kind: ChangeLogEntry['kind']
+  readonly key: Key
+  readonly attempts?: number
+  readonly delayMs?: number
+  readonly reason?: string
+  readonly lookAfter?: readonly string[]
+}
+
+export interface ParityCounts {
+  readonly compared: number
+  readonly mismatched: number
+  readonly repaired: number
+  readonly explained: number
+}

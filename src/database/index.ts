@@ -1,0 +1,43 @@
+import { CrossfadeError } from '../errors/index.ts'
+import type { Database } from './database.ts'
+
+export type { Database, Row, Transaction, TransactionOptions } from './database.ts'
+export type * from './dialect.ts'
+
+/**
+ * Where a database's URL comes from: the environment of this process, never the definition, never the workflow.
+ * @throws `DATABASE.NOT_CONFIGURED` naming the variables.
+ */
+export function databaseUrl(name: string, environment: NodeJS.ProcessEnv = process.env): string {
+  const variable = `CROSSFADE_DATABASE_${name.toUpperCase()}_URL`
+  const url = environment[variable] ?? (name === 'default' ? environment['CROSSFADE_DATABASE_URL'] : undefined)
+  if (url) return url
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'DATABASE.NOT_CONFIGURED',
+    message: `No URL is known here for the database "${name}".`,
+    mend: `Set ${variable}${name === 'default' ? ' or CROSSFADE_DATABASE_URL' : ''} in the environment of this process, e.g. postgres://user:password@host:5432/app.`,
+  })
+}
+
+/**
+ * Opens the pool of a database by its name. The dialect is chosen by the URL's scheme and loaded on demand.
+ * @throws `DATABASE.NOT_CONFIGURED`, `DATABASE.UNKNOWN_SCHEME`
+ */
+export async function openDatabase(
+  name: string,
+  options: { readonly url?: string; readonly maxConnections?: number; readonly applicationName?: string } = {},
+): Promise<Database> {
+  const url = options.url ?? databaseUrl(name)
+  const scheme = /^([a-z]+):/.exec(url)?.[1] ?? ''
+  if (scheme === 'postgres' || scheme === 'postgresql') {
+    const { openPostgres } = await import('./postgres/connection.ts')
+    return openPostgres({ ...options, name, url })
+  }
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'DATABASE.UNKNOWN_SCHEME',
+    message: `The URL of the database "${name}" starts with "${scheme}:", which names no engine that Crossfade knows.`,
+    mend: 'Use a URL that starts with postgres:// or postgresql://.',
+  })
+}

@@ -1,0 +1,253 @@
+import type { TableName } from '../../core/link.ts'
+import { formatTable } from '../../core/link.ts'
+import { CrossfadeError } from '../../errors/index.ts'
+import type { Dialect } from '../dialect.ts'
+import type { Row, Transaction } from '../database.ts'
+import { toCrossfadeError } from './errors.ts'
+import { quoteTable } from './identifiers.ts'
+import { ourTable } from './objects.ts'
+import { everything, linkRows, targetColumns } from './projection.ts'
+
+export const version: Dialect['catalog']['version'] = async (tx) => {
+  const row = (await tx.query("SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number")).rows[0] ?? {}
+  return { text: `PostgreSQL ${row['text'] ?? '?'}`, number: Number(row['number'] ?? 0) }
+}
+
+const isTrue = (value: string | null | undefined): boolean => value === 't'
+
+export const describeTable: Dialect['catalog']['describeTable'] = async (tx, table) => {
+  const relation = (
+    await tx.query(
+      `SELECT c.oid, c.relkind, c.relispartition, c.reltuples::bigint AS rows, pg_table_size(c.oid) AS bytes, ` +
+        `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors ` +
+        `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
+      [table.schema, table.name],
+    )
+  ).rows[0]
+  if (!relation) return undefined
+  const oid = relation['oid']
+  const columns = await tx.query(
+    `SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull, attgenerated <> '' AS generated, attidentity <> '' AS identity, ` +
+      `CASE WHEN attcollation NOT IN (0, (SELECT oid FROM pg_collation WHERE collname = 'default')) THEN attcollation::regcollation::text END AS collation ` +
+      `FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+    [oid],
+  )
+  const indexes = await tx.query(
+    `SELECT c.relname, i.indisprimary, (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n) ` +
+      `JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) AS columns FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid ` +
+      `WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indisprimary DESC, c.relname`,
+    [oid],
+  )
+  const triggers = await tx.query('SELECT tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY tgname', [oid])
+  return {
+    table,
+    kind: tableKind(relation),
+    rowsEstimated: Math.max(0, Number(relation['rows'])),
+    bytes: Number(relation['bytes']),
+    inheritors: Number(relation['inheritors']),
+    columns: columns.rows.map((row) => ({
+      name: row['attname'] ?? '',
+      type: row['type'] ?? '',
+      notNull: isTrue(row['attnotnull']),
+      collation: row['collation'] ?? undefined,
+      generated: isTrue(row['generated']),
+      identity: isTrue(row['identity']),
+    })),
+    uniqueIndexes: indexes.rows.map((row) => ({
+      name: row['relname'] ?? '',
+      primary: isTrue(row['indisprimary']),
+      columns: JSON.parse(row['columns'] ?? '[]') as string[],
+    })),
+    triggers: triggers.rows.map((row) => row['tgname'] ?? ''),
+  }
+}
+
+function tableKind(relation: Row): 'table' | 'partitioned' | 'partition' | 'view' | 'other' {
+  if (relation['relkind'] === 'p') return 'partitioned'
+  if (relation['relkind'] === 'r') return isTrue(relation['relispartition']) ? 'partition' : 'table'
+  return relation['relkind'] === 'v' || relation['relkind'] === 'm' ? 'view' : 'other'
+}
+
+/**
+ * One line an object, in the server's own words, for comparing before and after: relations with their columns, indexes,
+ * constraints, triggers, functions, sequences, views, policies and grants, outside of the system's schemas.
+ */
+export const inventory: Dialect['catalog']['inventory'] = async (tx) => {
+  const user = `n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname NOT LIKE 'pg\\_temp%' AND n.nspname NOT LIKE 'pg\\_toast%'`
+  const result = await tx.query(`
+    SELECT 'schema ' || nspname || coalesce(' ' || nspacl::text, '') AS line FROM pg_namespace n WHERE ${user}
+    UNION ALL SELECT 'relation ' || relkind::text || ' ' || c.oid::regclass || ' ' || coalesce(relacl::text, '') || ' ' || coalesce(reloptions::text, '') ||
+      ' owner ' || relowner::regrole || ' identity ' || relreplident::text || ' rls ' || relrowsecurity || relforcerowsecurity || coalesce(' ' || obj_description(c.oid, 'pg_class'), '')
+      FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
+    UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull || attidentity || attgenerated ||
+      ' ' || attcollation || coalesce(' ' || pg_get_expr(adbin, adrelid), '') || coalesce(' ' || attacl::text, '') || ' ' || coalesce(col_description(attrelid, attnum), '')
+      FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+      WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'v', 'm', 'f') AND ${user}
+    UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) || ' ' || indisvalid || indisprimary || indisreplident FROM pg_index JOIN pg_class c ON c.oid = indrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
+    UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(o.oid) || ' ' || convalidated FROM pg_constraint o JOIN pg_namespace n ON n.oid = connamespace WHERE conrelid <> 0 AND ${user}
+    UNION ALL SELECT 'trigger ' || pg_get_triggerdef(t.oid) || ' ' || tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE NOT tgisinternal AND ${user}
+    UNION ALL SELECT 'function ' || p.oid::regprocedure || ' ' || md5(prosrc) || coalesce(' ' || proacl::text, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE ${user}
+    UNION ALL SELECT 'sequence ' || seqrelid::regclass || ' ' || seqtypid::regtype || ' ' || seqincrement FROM pg_sequence JOIN pg_class c ON c.oid = seqrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
+    UNION ALL SELECT 'view ' || c.oid::regclass || ' ' || pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('v', 'm') AND ${user}
+    UNION ALL SELECT 'policy ' || schemaname || '.' || tablename || ' ' || policyname || ' ' || coalesce(qual, '') || coalesce(with_check, '') FROM pg_policies
+    UNION ALL SELECT 'publication ' || pubname || ' ' || schemaname || '.' || tablename FROM pg_publication_tables
+    UNION ALL SELECT 'statistics ' || pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s`)
+  return result.rows.map((row) => row['line'] ?? '').sort()
+}
+
+export const locate: Dialect['catalog']['locate'] = async (tx, scope, tables) => {
+  const registry = await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'tables')])
+  if (!isTrue(registry.rows[0]?.['there'])) return [...tables]
+  const rows = await tx.query(
+    `SELECT t.schema_name, t.table_name, n.nspname, c.relname FROM ${ourTable(scope, 'tables')} t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace`,
+  )
+  const now = new Map(rows.rows.map((row) => [`${row['schema_name']}.${row['table_name']}`, { schema: row['nspname'] ?? '', name: row['relname'] ?? '' }]))
+  return tables.map((table) => now.get(formatTable(table)) ?? table)
+}
+
+async function columnTypes(tx: Transaction, table: TableName): Promise<Record<string, string>> {
+  const found = await describeTable(tx, table)
+  if (!found)
+    throw new CrossfadeError({
+      kind: 'input',
+      code: 'PLAN.TABLE_MISSING',
+      message: `There is no table ${formatTable(table)} in this database.`,
+      mend: 'Correct its name in the definition, or create it with expand.tables or expand.sql.',
+      details: { table: formatTable(table) },
+    })
+  return Object.fromEntries(found.columns.map((column) => [column.name, column.type]))
+}
+
+function typeOf(types: Record<string, string>, table: TableName, column: string): string {
+  const type = types[column]
+  if (type !== undefined) return type
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'PLAN.COLUMN_MISSING',
+    message: `There is no column "${column}" in ${formatTable(table)}.`,
+    mend: `Correct the mapping; the table has ${Object.keys(types).join(', ')}.`,
+    details: { table: formatTable(table), column },
+  })
+}
+
+export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) => {
+  const [driving] = link.parts
+  const sourceTypes = await columnTypes(tx, driving.table)
+  const targetTypes = await columnTypes(tx, link.target.table)
+  return {
+    link,
+    keyTypes: driving.key.map((column) => typeOf(sourceTypes, driving.table, column)),
+    targetTypes: Object.fromEntries(
+      [...link.target.key, ...targetColumns(link)].map((column) => [column, typeOf(targetTypes, link.target.table, column)]),
+    ),
+  }
+}
+
+export const missingPrivileges: Dialect['catalog']['missingPrivileges'] = async (tx, tables) => {
+  const missing: string[] = []
+  const database = await tx.query("SELECT current_database() AS name, has_database_privilege(current_database(), 'CREATE') AS ok, current_user AS role")
+  const role = database.rows[0]?.['role'] ?? ''
+  if (!isTrue(database.rows[0]?.['ok'])) missing.push(`GRANT CREATE ON DATABASE "${database.rows[0]?.['name'] ?? ''}" TO "${role}"`)
+  for (const table of tables) {
+    const owner = await tx.query(
+      `SELECT pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS ok FROM pg_class WHERE oid = to_regclass($1)`,
+      [quoteTable(table)],
+    )
+    const row = owner.rows[0]
+    if (row && !isTrue(row['ok'])) missing.push(`GRANT "${row['owner']}" TO "${role}" (the owner of ${formatTable(table)}: triggers and renames need it)`)
+  }
+  return missing
+}
+
+export const activity: Dialect['catalog']['activity'] = async (tx, tables) => {
+  await tx.query("SELECT pg_stat_clear_snapshot()")
+  const result: { table: TableName; scans: number; writes: number }[] = []
+  for (const table of tables) {
+    const row = (
+      await tx.query(
+        `SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) AS scans, n_tup_ins + n_tup_upd + n_tup_del AS writes FROM pg_stat_all_tables WHERE relid = to_regclass($1)`,
+        [quoteTable(table)],
+      )
+    ).rows[0]
+    result.push({ table, scans: Number(row?.['scans'] ?? 0), writes: Number(row?.['writes'] ?? 0) })
+  }
+  return result
+}
+
+/** Who holds a lock on these tables now, the longest transaction first: what a waiting DDL statement waits for. */
+export const blockers: Dialect['catalog']['blockers'] = async (tx, tables) => {
+  const result = await tx.query(
+    `SELECT DISTINCT a.pid, coalesce(a.usename, '') AS usename, coalesce(a.application_name, '') AS application_name, coalesce(a.state, '') AS state, ` +
+      `coalesce(extract(epoch FROM clock_timestamp() - a.query_start), 0) AS query_age, coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0) AS transaction_age ` +
+      `FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.granted AND l.relation = ANY (ARRAY(SELECT to_regclass(t)::oid FROM unnest($1::text[]) t)) ` +
+      `AND a.pid <> pg_backend_pid() ORDER BY transaction_age DESC LIMIT 5`,
+    [tables.map(quoteTable)],
+  )
+  return result.rows.map((row) => ({
+    pid: Number(row['pid']),
+    user: row['usename'] ?? '',
+    application: row['application_name'] ?? '',
+    queryAgeSec: Number(row['query_age']),
+    transactionAgeSec: Number(row['transaction_age']),
+    state: row['state'] ?? '',
+  }))
+}
+
+export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolved) => {
+  await tx.query('SAVEPOINT crossfade_explain')
+  try {
+    await tx.query(`EXPLAIN ${linkRows(resolved, everything)}`)
+  } catch (error) {
+    const reason = toCrossfadeError(error, `The mapping ${resolved.link.id}`)
+    throw new CrossfadeError({ ...reason.toJSON(), kind: 'input', code: 'PLAN.MAPPING_REFUSED', mend: 'Correct the expressions of this mapping.' })
+  } finally {
+    await tx.query('ROLLBACK TO SAVEPOINT crossfade_explain')
+  }
+}
+
+interface PlanNode {
+  readonly 'Node Type': string
+  readonly 'Index Name'?: string
+  readonly 'Relation Name'?: string
+  readonly Plans?: readonly PlanNode[]
+}
+
+/** Runs the query with its times, and rolls back what it did. */
+export const explainQuery: Dialect['catalog']['explainQuery'] = async (tx, sql) => {
+  await tx.query('SAVEPOINT crossfade_explain')
+  try {
+    const result = await tx.query(`EXPLAIN (ANALYZE, FORMAT JSON) ${sql}`)
+    const [explained] = JSON.parse(result.rows[0]?.['QUERY PLAN'] ?? '[]') as { Plan: PlanNode }[]
+    const indexes: string[] = []
+    const sequentialScans: string[] = []
+    const walk = (node: PlanNode): void => {
+      if (node['Index Name'] !== undefined) indexes.push(node['Index Name'])
+      if (node['Node Type'] === 'Seq Scan') sequentialScans.push(node['Relation Name'] ?? '')
+      node.Plans?.forEach(walk)
+    }
+    if (explained) walk(explained.Plan)
+    return { indexes, sequentialScans }
+  } finally {
+    await tx.query('ROLLBACK TO SAVEPOINT crossfade_explain')
+  }
+}
+
+/**
+ * The slowest standby that streams from here. A row whose state we may not see (no pg_monitor) cannot be told from one that lags.
+ * https://www.postgresql.org/docs/18/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-VIEW
+ */
+export const replicaLag: Dialect['catalog']['replicaLag'] = async (tx) => {
+  const result = await tx.query(
+    `SELECT coalesce(application_name, '') AS name, state, CASE WHEN state IS NULL THEN NULL WHEN replay_lsn >= pg_current_wal_lsn() THEN 0 ` +
+      `WHEN replay_lag IS NULL AND replay_lsn IS NULL THEN NULL ELSE coalesce(extract(epoch FROM replay_lag), 0) END AS lag FROM pg_stat_replication ` +
+      `WHERE state IS DISTINCT FROM 'backup'`,
+  )
+  let worst = { lagSec: 0 as number | undefined, reason: result.rows.length === 0 ? 'no standby streams from here' : 'every standby keeps up' }
+  for (const row of result.rows) {
+    const lag = row['lag']
+    if (lag === null || lag === undefined)
+      return { lagSec: undefined, reason: `the lag of standby ${row['name'] || '?'} cannot be read (grant pg_monitor, or see its state)` }
+    if (Number(lag) > (worst.lagSec ?? 0)) worst = { lagSec: Number(lag), reason: `standby ${row['name'] || '?'} is ${Number(lag).toFixed(1)} s behind` }
+  }
+  return worst
+}

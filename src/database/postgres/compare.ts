@@ -1,0 +1,78 @@
+import type { Comparison, Dialect, Key, ResolvedLink } from '../dialect.ts'
+import type { Transaction } from '../database.ts'
+import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { keyArrays, keyBetween, keyIn, keyTexts, linkRows, rowImage, rowKey, type KeyCondition } from './projection.ts'
+
+/**
+ * Comparison inside the database: a full join of what the target should hold with what it holds, by key. No row leaves the
+ * server; only the keys of those that differ do.
+ */
+function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: number): string {
+  const { link } = resolved
+  const columns = link.parts.flatMap((part) => part.columns.map((column) => column.to))
+  const keys = link.target.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
+  const where = [condition(link.target.key), ...(link.target.scope === undefined ? [] : [`(${link.target.scope})`])].join(' AND ')
+  const target = `SELECT ${[...keys, ...columns.map(quoteIdentifier)].join(', ')} FROM ${quoteTable(link.target.table)} WHERE ${where}`
+  const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
+  const equal = names.map((name) => `_crossfade_s.${name} = _crossfade_t.${name}`).join(' AND ')
+  const differs = [
+    `_crossfade_s.${names[0]} IS NULL`,
+    `_crossfade_t.${names[0]} IS NULL`,
+    ...(columns.length === 0 ? [] : [`${rowImage(resolved, '_crossfade_s')} *<> ${rowImage(resolved, '_crossfade_t')}`]),
+  ].join(' OR ')
+  const key = names.map((name) => `coalesce(_crossfade_s.${name}::text, _crossfade_t.${name}::text)`).join(', ')
+  return (
+    `SELECT count(*) AS compared, count(*) FILTER (WHERE _crossfade_d) AS differences, ` +
+    `to_json((array_agg(_crossfade_key) FILTER (WHERE _crossfade_d))[1:${Math.floor(limit)}]) AS keys FROM (` +
+    `SELECT (${differs}) AS _crossfade_d, json_build_array(${key}) AS _crossfade_key ` +
+    `FROM (${linkRows(resolved, condition)}) AS _crossfade_s FULL JOIN (${target}) AS _crossfade_t ON ${equal}) AS _crossfade_j`
+  )
+}
+
+async function compare(tx: Transaction, sql: string, values: readonly unknown[]): Promise<Comparison> {
+  const row = (await tx.query(sql, values)).rows[0] ?? {}
+  return {
+    compared: Number(row['compared'] ?? 0),
+    differences: Number(row['differences'] ?? 0),
+    different: JSON.parse(row['keys'] ?? '[]') as Key[],
+  }
+}
+
+export const range: Dialect['compare']['range'] = (tx, resolved, bounds, limit) => {
+  const { condition, values } = keyBetween(bounds, resolved.keyTypes)
+  return compare(tx, comparisonSql(resolved, condition, limit), values)
+}
+
+/** Share-locks the rows of every part first: what differs then differs while nobody is changing it. */
+export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted, look) => {
+  if (wanted.length === 0) return { compared: 0, differences: 0, different: [], busy: [] }
+  const { arrays, values } = keyArrays(wanted, resolved.keyTypes)
+  const busy = new Map<string, Key>()
+  for (const { table, key } of look === 'quiet' ? [...resolved.link.parts, resolved.link.target] : []) {
+    const from = `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} WHERE ${keyIn(arrays)(key)} ORDER BY ${quoteList(key)}`
+    const present = (await tx.query(from, values)).rows.map((row) => rowKey(row, key.length))
+    const locked = new Set((await tx.query(`${from} FOR SHARE SKIP LOCKED`, values)).rows.map((row) => JSON.stringify(rowKey(row, key.length))))
+    for (const found of present) if (!locked.has(JSON.stringify(found))) busy.set(JSON.stringify(found), found)
+  }
+  const quiet = wanted.filter((key) => !busy.has(JSON.stringify(key)))
+  if (quiet.length === 0) return { compared: 0, differences: 0, different: [], busy: [...busy.values()] }
+  const quietArrays = keyArrays(quiet, resolved.keyTypes)
+  const result = await compare(tx, comparisonSql(resolved, keyIn(quietArrays.arrays), quiet.length), quietArrays.values)
+  return { ...result, busy: [...busy.values()] }
+}
+
+/** Without locks: a first look, whose suspects are looked at again with {@link keys}. */
+export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link }, side, rows) => {
+  const { table, key } = side === 'source' ? link.parts[0] : link.target
+  const size = await tx.query(
+    `SELECT greatest(reltuples, 0)::float8 AS rows, greatest(relpages, 1)::float8 AS pages FROM pg_class WHERE oid = to_regclass($1)`,
+    [quoteTable(table)],
+  )
+  const pages = Number(size.rows[0]?.['pages'] ?? 1)
+  // A handful of random pages each time; small tables are read whole.
+  const percent = pages < 20 ? 100 : Math.max(0.0001, Math.min(100, (100 * 5) / pages))
+  const result = await tx.query(
+    `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} TABLESAMPLE SYSTEM (${percent.toFixed(6)}) ORDER BY random() LIMIT ${Math.floor(rows)}`,
+  )
+  return result.rows.map((row) => rowKey(row, key.length))
+}

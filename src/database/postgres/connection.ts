@@ -1,0 +1,99 @@
+import pg from 'pg'
+import { CrossfadeError } from '../../errors/index.ts'
+import type { Database, Row, Transaction, TransactionOptions } from '../database.ts'
+import { isConnectionLoss } from './errors.ts'
+import { postgres } from './dialect.ts'
+import { sessionSettings } from './session.ts'
+
+/** The server's text as it is. */
+const rawText = { getTypeParser: () => (value: string | Buffer) => value.toString() }
+
+const connectTimeoutMs = 5_000
+
+class PostgresDatabase implements Database {
+  readonly dialect = postgres
+  readonly name: string
+  readonly #pool: pg.Pool
+
+  constructor(name: string, pool: pg.Pool) {
+    this.name = name
+    this.#pool = pool
+  }
+
+  async transaction<T>(fn: (tx: Transaction) => Promise<T>, options: TransactionOptions = {}): Promise<T> {
+    const client = await this.#pool.connect()
+    let broken: Error | undefined
+    const onError = (error: Error): void => void (broken = error)
+    client.on('error', onError)
+    try {
+      await client.query(`BEGIN ISOLATION LEVEL READ COMMITTED${options.readOnly ? ' READ ONLY' : ''}; ${sessionSettings(options)}`)
+      const result = await fn(toTransaction(client))
+      await commit(client)
+      return result
+    } catch (error) {
+      if (isConnectionLoss(error)) broken = error as Error
+      else await client.query('ROLLBACK').catch((rollback: Error) => void (broken = rollback))
+      throw error
+    } finally {
+      client.off('error', onError)
+      // A connection whose state is unknown is closed, never handed to the next user.
+      client.release(broken)
+    }
+  }
+
+  async standalone(sql: string, options: { lockTimeoutMs: number; signal?: AbortSignal }): Promise<void> {
+    const client = await this.#pool.connect()
+    const pid = (client as unknown as { processID: number }).processID
+    const cancel = (): void => void this.#pool.query('SELECT pg_cancel_backend($1)', [pid]).catch(() => undefined)
+    options.signal?.addEventListener('abort', cancel)
+    try {
+      await client.query(`SET lock_timeout = ${Math.ceil(options.lockTimeoutMs)}`)
+      await client.query(sql)
+    } finally {
+      options.signal?.removeEventListener('abort', cancel)
+      client.release(true) // session settings must not reach the next user
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#pool.end()
+  }
+}
+
+/** Rule 8: an answer to COMMIT that was lost is neither done nor failed. */
+async function commit(client: pg.PoolClient): Promise<void> {
+  try {
+    await client.query('COMMIT')
+  } catch (error) {
+    if (!isConnectionLoss(error)) throw error
+    throw new CrossfadeError({
+      kind: 'unavailable',
+      code: 'DATABASE.MAY_HAVE_COMMITTED',
+      message: 'The connection was lost while a transaction was being committed: it may or may not have been.',
+      mend: 'Nothing to do: the step looks at the database before it goes on.',
+      cause: error,
+    })
+  }
+}
+
+function toTransaction(client: pg.PoolClient): Transaction {
+  return {
+    async query(sql, values) {
+      const result = await client.query<Row>({ text: sql, values: values as unknown[], types: rawText } as pg.QueryConfig)
+      return { rows: result.rows, rowCount: result.rowCount ?? 0 }
+    },
+  }
+}
+
+/** A pool of at most `maxConnections` (default 10) connections. Nothing connects before the first use. */
+export function openPostgres(options: { name: string; url: string; maxConnections?: number; applicationName?: string }): Database {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.maxConnections ?? 10,
+    connectionTimeoutMillis: connectTimeoutMs,
+    keepAlive: true,
+    application_name: options.applicationName ?? 'crossfade',
+  })
+  pool.on('error', () => undefined) // an idle connection that dies is replaced at the next use
+  return new PostgresDatabase(options.name, pool)
+}

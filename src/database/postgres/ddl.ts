@@ -1,0 +1,321 @@
+import type { TableName } from '../../core/link.ts'
+import { formatTable } from '../../core/link.ts'
+import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
+import type { Database, Transaction } from '../database.ts'
+import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { createChangeLog as changeLogSql, createOurTables, ourTable } from './objects.ts'
+import { check as checkTriggers, install, remove, triggerStatements } from './triggers.ts'
+
+/**
+ * The DDL steps. Each looks at the catalogue first and is safe to run twice; what it created is noted in the journal in the same
+ * transaction, so that undoing takes back that and nothing else. Locks are those of "Explicit Locking" in PostgreSQL's manual:
+ * https://www.postgresql.org/docs/18/explicit-locking.html
+ */
+
+type Options = { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }
+
+/** A concurrent build waits for every older snapshot, and lock_timeout counts that wait; nobody queues behind it meanwhile. */
+const concurrentBuildWaitMs = 30 * 60_000
+
+const isThere = (row: Record<string, string | null> | undefined): boolean => row?.['there'] === 't'
+
+async function relationExists(tx: Transaction, table: string): Promise<boolean> {
+  return isThere((await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [table])).rows[0])
+}
+
+async function note(tx: Transaction, scope: Scope, step: string): Promise<void> {
+  await tx.query(`INSERT INTO ${ourTable(scope, 'journal')} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [step])
+}
+
+async function forget(tx: Transaction, scope: Scope, step: string): Promise<void> {
+  await tx.query(`DELETE FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [step])
+}
+
+/** A step whose statements and journal entry are one transaction. */
+function transactional(step: {
+  id: string
+  title: string
+  sql: readonly string[]
+  lock: string
+  undo?: readonly string[]
+  inspect: DdlStep['inspect']
+  run?: (tx: Transaction, scope: Scope) => Promise<void>
+  revert?: (tx: Transaction, scope: Scope) => Promise<void>
+}): DdlStep {
+  const { id, title, sql, lock, inspect, undo } = step
+  const run = step.run ?? ((tx: Transaction): Promise<void> => runAll(tx, sql))
+  const revert = step.revert ?? (undo && ((tx: Transaction): Promise<void> => runAll(tx, undo)))
+  return {
+    id,
+    title,
+    sql,
+    lock,
+    inspect,
+    apply: (database, scope, { lockTimeoutMs }) =>
+      database.transaction(
+        async (tx) => {
+          await run(tx, scope)
+          await note(tx, scope, id)
+        },
+        { lockTimeoutMs },
+      ),
+    ...(revert === undefined
+      ? {}
+      : {
+          undo: (database: Database, scope: Scope, { lockTimeoutMs }: Options) =>
+            database.transaction(
+              async (tx) => {
+                await revert(tx, scope)
+                await forget(tx, scope, id)
+              },
+              { lockTimeoutMs },
+            ),
+        }),
+  }
+}
+
+async function runAll(tx: Transaction, sql: readonly string[]): Promise<void> {
+  for (const statement of sql) await tx.query(statement)
+}
+
+const inJournal =
+  (id: string): DdlStep['inspect'] =>
+  async (tx, scope) =>
+    (await tx.query(`SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [id])).rowCount > 0 ? 'present' : 'absent'
+
+export const createScope: Dialect['ddl']['createScope'] = () => ({
+  id: 'create-scope',
+  title: 'Create the schema that holds the change log, checkpoints and flags',
+  sql: ['CREATE SCHEMA _crossfade_<name>'],
+  lock: 'none on your tables',
+  inspect: async (tx, scope) => ((await relationExists(tx, ourTable(scope, 'state'))) ? 'present' : 'absent'),
+  apply: (database, scope, { lockTimeoutMs }) => database.transaction((tx) => runAll(tx, createOurTables(scope)), { lockTimeoutMs }),
+})
+
+export const createTable: Dialect['ddl']['createTable'] = (spec) => {
+  const columns = Object.entries(spec.columns).map(([name, type]) => `${quoteIdentifier(name)} ${type}`)
+  const table = quoteTable(spec.table)
+  return transactional({
+    id: `create-table ${formatTable(spec.table)}`,
+    title: `Create ${formatTable(spec.table)}`,
+    sql: [`CREATE TABLE ${table} (${[...columns, `PRIMARY KEY (${quoteList(spec.primaryKey)})`].join(', ')})`],
+    undo: [`DROP TABLE IF EXISTS ${table}`],
+    lock: 'none on your tables',
+    inspect: async (tx) => ((await relationExists(tx, table)) ? 'present' : 'absent'),
+  })
+}
+
+export const createIndex: Dialect['ddl']['createIndex'] = (spec, index) => {
+  const id = `create-index ${spec.table.schema}.${index.name}`
+  const name = quoteTable({ schema: spec.table.schema, name: index.name })
+  const sql = `CREATE ${index.unique ? 'UNIQUE ' : ''}INDEX CONCURRENTLY ${quoteIdentifier(index.name)} ON ${quoteTable(spec.table)} ${index.on}`
+  const drop = `DROP INDEX CONCURRENTLY IF EXISTS ${name}`
+  const inspect: DdlStep['inspect'] = async (tx) => {
+    const row = (await tx.query('SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)', [name])).rows[0]
+    return row === undefined ? 'absent' : row['indisvalid'] === 't' ? 'present' : 'broken'
+  }
+  const standalone = (signal: AbortSignal | undefined): { lockTimeoutMs: number; signal?: AbortSignal } => ({
+    lockTimeoutMs: concurrentBuildWaitMs,
+    ...(signal ? { signal } : {}),
+  })
+  return {
+    id,
+    title: `Build index ${index.name} on ${formatTable(spec.table)} concurrently`,
+    sql: [sql],
+    lock: 'SHARE UPDATE EXCLUSIVE: reads and writes go on',
+    inspect,
+    async apply(database, scope, { signal }) {
+      await database.transaction((tx) => note(tx, scope, id))
+      // A build that was cut off leaves an index that is maintained but never used: take it away first.
+      if ((await database.transaction((tx) => inspect(tx, scope))) === 'broken') await database.standalone(drop, standalone(signal))
+      await database.standalone(sql, standalone(signal))
+    },
+    async undo(database, scope, { signal }) {
+      await database.standalone(drop, standalone(signal))
+      await database.transaction((tx) => forget(tx, scope, id))
+    },
+  }
+}
+
+function constraintSteps(table: TableName, name: string, definition: string, lock: string): DdlStep[] {
+  const qualified = quoteTable(table)
+  const state = async (tx: Transaction): Promise<'absent' | 'valid' | 'unproven'> => {
+    const row = (await tx.query('SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = $2', [qualified, name])).rows[0]
+    return row === undefined ? 'absent' : row['convalidated'] === 't' ? 'valid' : 'unproven'
+  }
+  return [
+    transactional({
+      id: `add-constraint ${formatTable(table)}.${name}`,
+      title: `Add constraint ${name} to ${formatTable(table)}, not valid yet`,
+      sql: [`ALTER TABLE ${qualified} ADD CONSTRAINT ${quoteIdentifier(name)} ${definition} NOT VALID`],
+      undo: [`ALTER TABLE IF EXISTS ${qualified} DROP CONSTRAINT IF EXISTS ${quoteIdentifier(name)}`],
+      lock,
+      inspect: async (tx) => ((await state(tx)) === 'absent' ? 'absent' : 'present'),
+    }),
+    transactional({
+      id: `validate-constraint ${formatTable(table)}.${name}`,
+      title: `Validate constraint ${name} of ${formatTable(table)}`,
+      sql: [`ALTER TABLE ${qualified} VALIDATE CONSTRAINT ${quoteIdentifier(name)}`],
+      lock: 'SHARE UPDATE EXCLUSIVE: reads and writes go on',
+      inspect: async (tx) => ((await state(tx)) === 'valid' ? 'present' : 'absent'),
+    }),
+  ]
+}
+
+export const addCheck: Dialect['ddl']['addCheck'] = (spec, check) =>
+  constraintSteps(spec.table, check.name, `CHECK (${check.expression})`, 'ACCESS EXCLUSIVE on the new table for an instant')
+
+export const addForeignKey: Dialect['ddl']['addForeignKey'] = (spec, key) =>
+  constraintSteps(
+    spec.table,
+    key.name,
+    `FOREIGN KEY (${quoteList(key.columns)}) REFERENCES ${quoteTable(key.references.table)} (${quoteList(key.references.columns)}) ON DELETE ${key.onDelete.toUpperCase()}`,
+    `SHARE ROW EXCLUSIVE on both tables for an instant: writers of ${formatTable(key.references.table)} wait for it`,
+  )
+
+export const copyGrants: Dialect['ddl']['copyGrants'] = (from, to) => {
+  const id = `copy-grants ${formatTable(to)}`
+  return transactional({
+    id,
+    title: `Give ${formatTable(to)} the grants of ${formatTable(from)}`,
+    sql: [`GRANT … ON ${quoteTable(to)} TO … -- as ${formatTable(from)} has them`],
+    lock: 'none on your tables',
+    inspect: inJournal(id),
+    run: async (tx) => {
+      const grants = await tx.query(
+        `SELECT a.privilege_type, a.is_grantable, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee ` +
+          `FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner`,
+        [quoteTable(from)],
+      )
+      for (const grant of grants.rows)
+        await tx.query(`GRANT ${grant['privilege_type']} ON ${quoteTable(to)} TO ${grant['grantee']}${grant['is_grantable'] === 't' ? ' WITH GRANT OPTION' : ''}`)
+    },
+  })
+}
+
+export const ownStatement: Dialect['ddl']['ownStatement'] = (statement) =>
+  transactional({
+    id: `own ${statement.name}`,
+    title: `Run your statement ${statement.name}`,
+    sql: [statement.up],
+    ...(statement.down === undefined ? {} : { undo: [statement.down] }),
+    lock: 'as the statement takes it',
+    inspect: inJournal(`own ${statement.name}`),
+  })
+
+export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({
+  id: `create-change-log ${group.id}`,
+  title: `Create the change log of ${group.watched.map((watched) => formatTable(watched.table)).join(', ')}`,
+  sql: changeLogSql({ migration: '<name>', schema: '_crossfade_<name>' }, group),
+  lock: 'none on your tables',
+  inspect: async (tx, scope) => ((await relationExists(tx, ourTable(scope, `changes_${group.id}`))) ? 'present' : 'absent'),
+  apply: (database, scope, { lockTimeoutMs }) => database.transaction((tx) => runAll(tx, changeLogSql(scope, group)), { lockTimeoutMs }),
+})
+
+const watchedNames = (group: SyncGroup): string => group.watched.map((watched) => formatTable(watched.table)).join(', ')
+
+export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, settings) =>
+  transactional({
+    id: `triggers ${group.id} ${mode}`,
+    title:
+      mode === 'copy'
+        ? `Capture every change of ${watchedNames(group)} from here on`
+        : `Note whoever still writes to ${watchedNames(group)}`,
+    sql: triggerStatements({ migration: '<name>', schema: '_crossfade_<name>' }, group, mode, settings, '…'),
+    lock: `SHARE ROW EXCLUSIVE on ${watchedNames(group)} for an instant: waits for running writers`,
+    inspect: async (tx, scope) => {
+      if ((await inJournal(`triggers ${group.id} ${mode}`)(tx, scope)) === 'absent') return 'absent'
+      return (await checkTriggers(tx, scope, group)).length === 0 ? 'present' : 'broken'
+    },
+    run: async (tx, scope) => {
+      for (const other of ['copy', 'watch']) await forget(tx, scope, `triggers ${group.id} ${other}`)
+      await install(tx, scope, group, mode, settings)
+    },
+    revert: (tx, scope) => remove(tx, scope, group),
+  })
+
+export const removeTriggers: Dialect['ddl']['removeTriggers'] = (group) => ({
+  id: `remove-triggers ${group.id}`,
+  title: `Stop following ${watchedNames(group)}`,
+  sql: [`DROP TRIGGER … ON ${watchedNames(group)}`],
+  lock: `ACCESS EXCLUSIVE on ${watchedNames(group)} for an instant`,
+  inspect: async (tx, scope) =>
+    (await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [`${`_crossfade_${scope.migration}_${group.id}_`.replaceAll('_', '!_')}%`]))
+      .rowCount === 0
+      ? 'present'
+      : 'absent',
+  apply: (database, scope, { lockTimeoutMs }) =>
+    database.transaction(
+      async (tx) => {
+        for (const mode of ['copy', 'watch']) await forget(tx, scope, `triggers ${group.id} ${mode}`)
+        await remove(tx, scope, group)
+      },
+      { lockTimeoutMs },
+    ),
+})
+
+/** What a retired table is called until it is dropped. */
+export const retiredName: Dialect['ddl']['retiredName'] = (table) => fitIdentifier(`_crossfade_retired_${table.name}`)
+
+export const rename: Dialect['ddl']['rename'] = async (tx, table, to) => {
+  await tx.query(`ALTER TABLE ${quoteTable(table)} RENAME TO ${quoteIdentifier(to)}`)
+}
+
+export const renameTable: Dialect['ddl']['renameTable'] = (table, to) => {
+  const renamed = { schema: table.schema, name: to }
+  return transactional({
+    id: `rename ${formatTable(table)}`,
+    title: `Rename ${formatTable(table)} to ${to}`,
+    sql: [`ALTER TABLE ${quoteTable(table)} RENAME TO ${quoteIdentifier(to)}`],
+    undo: [`ALTER TABLE IF EXISTS ${quoteTable(renamed)} RENAME TO ${quoteIdentifier(table.name)}`],
+    lock: `ACCESS EXCLUSIVE on ${formatTable(table)} for an instant`,
+    inspect: async (tx) => ((await relationExists(tx, quoteTable(renamed))) ? 'present' : 'absent'),
+  })
+}
+
+export const dropTable: Dialect['ddl']['dropTable'] = (table) =>
+  transactional({
+    id: `drop-table ${formatTable(table)}`,
+    title: `Drop ${formatTable(table)}`,
+    sql: [`DROP TABLE ${quoteTable(table)}`],
+    lock: `ACCESS EXCLUSIVE on ${formatTable(table)}; there is no way back from here`,
+    inspect: async (tx) => ((await relationExists(tx, quoteTable(table))) ? 'absent' : 'present'),
+  })
+
+export const registerTables: Dialect['ddl']['registerTables'] = (tables) => ({
+  id: 'register-tables',
+  title: 'Remember which tables these are',
+  sql: [],
+  lock: 'none on your tables',
+  inspect: async (tx, scope) =>
+    Number((await tx.query(`SELECT count(*) AS n FROM ${ourTable(scope, 'tables')}`)).rows[0]?.['n'] ?? 0) >= tables.length ? 'present' : 'absent',
+  apply: (database, scope, { lockTimeoutMs }) =>
+    database.transaction(
+      async (tx) => {
+        for (const table of tables)
+          await tx.query(
+            `INSERT INTO ${ourTable(scope, 'tables')} (schema_name, table_name, oid) VALUES ($1, $2, to_regclass($3)) ON CONFLICT DO NOTHING`,
+            [table.schema, table.name, quoteTable(table)],
+          )
+      },
+      { lockTimeoutMs },
+    ),
+})
+
+export const lockExclusively: Dialect['ddl']['lockExclusively'] = async (tx, tables) => {
+  await tx.query(`LOCK TABLE ${tables.map(quoteTable).join(', ')} IN ACCESS EXCLUSIVE MODE`)
+}
+
+export const dropScope: Dialect['ddl']['dropScope'] = async (database, scope, { lockTimeoutMs }) => {
+  await database.transaction(
+    async (tx) => {
+      await tx.query(`DROP SCHEMA IF EXISTS ${quoteIdentifier(scope.schema)} CASCADE`)
+    },
+    { lockTimeoutMs },
+  )
+}
+
+export const analyze: Dialect['ddl']['analyze'] = async (database, table) => {
+  await database.standalone(`ANALYZE ${quoteTable(table)}`, { lockTimeoutMs: 5_000 })
+}
+

@@ -1,0 +1,35 @@
+import type { Dialect } from '../dialect.ts'
+import * as catalog from './catalog.ts'
+import * as changeLog from './change-log.ts'
+import * as compare from './compare.ts'
+import * as copy from './copy.ts'
+import * as ddl from './ddl.ts'
+import * as errors from './errors.ts'
+import * as flags from './flags.ts'
+import { ourTable, scopeOf } from './objects.ts'
+import * as parity from './parity.ts'
+import * as ranges from './ranges.ts'
+import * as triggers from './triggers.ts'
+
+export const postgres: Dialect = {
+  engine: 'postgres',
+  errors,
+  catalog: { ...catalog, scope: scopeOf },
+  ddl,
+  triggers,
+  journal: {
+    async read(tx, scope) {
+      const result = await tx.query(`SELECT step FROM ${ourTable(scope, 'journal')} ORDER BY at, step`)
+      return result.rows.map((row) => row['step'] ?? '')
+    },
+    async exists(tx, scope) {
+      return (await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'journal')])).rows[0]?.['there'] === 't'
+    },
+  },
+  changeLog,
+  copy,
+  compare,
+  ranges,
+  parity,
+  flags,
+}

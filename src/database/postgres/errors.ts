@@ -1,0 +1,119 @@
+import { CrossfadeError, isCrossfadeError, type ErrorDetails } from '../../errors/index.ts'
+
+/** What node-postgres throws: https://www.postgresql.org/docs/18/protocol-error-fields.html */
+interface PostgresError extends Error {
+  readonly code?: string
+  readonly schema?: string
+  readonly table?: string
+  readonly column?: string
+  readonly constraint?: string
+  readonly dataType?: string
+  readonly severity?: string
+}
+
+const isPostgresError = (error: unknown): error is PostgresError =>
+  error instanceof Error && typeof (error as PostgresError).code === 'string'
+
+/** Somebody else has the lock, or we were chosen as the victim: the same statement may succeed a moment later. */
+const busyStates = new Set(['55P03', '40P01', '40001'])
+
+export const isBusy = (error: unknown): boolean => isPostgresError(error) && busyStates.has(error.code ?? '')
+
+/** The row itself is not acceptable to the other side: classes 22 (data exception) and 23 (integrity), and what a trigger raises. */
+export const isRejected = (error: unknown): boolean => isPostgresError(error) && /^(22|23|P0001|44)/.test(error.code ?? '')
+
+export const isUniqueViolation = (error: unknown): boolean => isPostgresError(error) && error.code === '23505'
+
+export const sqlState = (error: unknown): string | undefined => (isPostgresError(error) ? error.code : undefined)
+
+const connectionStates = /^(08|57P0[123]|53300)/
+const connectionCodes = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH'])
+
+export function isConnectionLoss(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = (error as PostgresError).code ?? ''
+  return (
+    connectionStates.test(code) ||
+    connectionCodes.has(code) ||
+    /Connection terminated|connection timeout|Client has encountered a connection error|timeout exceeded when trying to connect/i.test(
+      error.message,
+    )
+  )
+}
+
+/**
+ * A driver's error without its row values: SQLSTATE and the names of table, column and constraint stay, `detail` never does,
+ * and the message only where it cannot quote a value (classes 22, 23 and what triggers raise can).
+ */
+export function describeRejection(error: unknown): string {
+  if (!isPostgresError(error)) return 'unknown error'
+  const place = [error.constraint && `constraint ${error.constraint}`, error.column && `column ${error.column}`].filter(Boolean)
+  return [`SQLSTATE ${error.code}`, ...place].join(', ')
+}
+
+/** Any error as one of ours; ours pass unchanged. */
+export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
+  if (isCrossfadeError(error)) return error
+  const details: ErrorDetails = isPostgresError(error)
+    ? Object.fromEntries(
+        Object.entries({ sqlState: error.code, schema: error.schema, table: error.table, column: error.column, constraint: error.constraint }).filter(
+          ([, value]) => value !== undefined,
+        ),
+      )
+    : {}
+  if (isConnectionLoss(error))
+    return new CrossfadeError({
+      kind: 'unavailable',
+      code: 'DATABASE.UNREACHABLE',
+      message: `${what}: the database did not answer (${(error as PostgresError).code ?? 'connection lost'}).`,
+      mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
+      details,
+    })
+  if (isBusy(error))
+    return new CrossfadeError({
+      kind: 'unavailable',
+      code: 'DATABASE.LOCK_NOT_AVAILABLE',
+      message: `${what}: a lock was not free in time (${describeRejection(error)}).`,
+      mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
+      details,
+    })
+  if (isPostgresError(error) && error.code === '42501')
+    return new CrossfadeError({
+      kind: 'refused',
+      code: 'DATABASE.PRIVILEGE_MISSING',
+      message: `${what}: ${error.message}.`,
+      mend: 'Grant it to the role of the URL; `crossfade doctor` lists the privileges that are needed.',
+      details,
+    })
+  if (isRejected(error))
+    return new CrossfadeError({
+      kind: 'refused',
+      code: 'DATABASE.ROW_REJECTED',
+      message: `${what}: a row was refused (${describeRejection(error)}).`,
+      mend: 'Correct the mapping or the rows it names, then start again.',
+      details,
+    })
+  if (isPostgresError(error) && /^(57014|53|58|XX|55)/.test(error.code ?? ''))
+    return new CrossfadeError({
+      kind: 'unavailable',
+      code: 'DATABASE.FAILED',
+      message: `${what}: ${error.message} (SQLSTATE ${error.code}).`,
+      mend: 'It is tried again by itself; see the server’s log if it stays.',
+      details,
+    })
+  if (isPostgresError(error))
+    return new CrossfadeError({
+      kind: 'refused',
+      code: 'DATABASE.STATEMENT_REFUSED',
+      message: `${what}: ${error.message} (SQLSTATE ${error.code}).`,
+      mend: 'Correct the definition; `crossfade plan` shows every statement.',
+      details,
+    })
+  return new CrossfadeError({
+    kind: 'bug',
+    code: 'INTERNAL.UNEXPECTED',
+    message: `${what}: ${error instanceof Error ? error.message : 'an unknown error'}.`,
+    mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
+    cause: error,
+  })
+}

@@ -1,0 +1,54 @@
+import type { Scope, SyncGroup } from '../dialect.ts'
+import { fitIdentifier, quoteIdentifier, quoteList } from './identifiers.ts'
+
+/**
+ * Everything that a migration creates beside the user's own tables stands in one schema, `_crossfade_<name>`, so that cleaning
+ * up is one statement. Only triggers stand on the user's tables; they have the same prefix and go with their functions.
+ */
+
+export const scopeOf = (migration: string): Scope => ({ migration, schema: `_crossfade_${migration}` })
+
+export type OurTable = 'journal' | 'tables' | 'ranges' | 'parity' | 'flags' | 'state' | `changes_${string}`
+
+export const ourTable = (scope: Scope, table: OurTable): string => `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
+
+/** The tables that do not depend on the mappings. `journal` holds what we created, so that undoing drops nothing else. */
+export function createOurTables(scope: Scope): string[] {
+  const t = (table: OurTable): string => ourTable(scope, table)
+  return [
+    `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(scope.schema)}`,
+    `CREATE TABLE IF NOT EXISTS ${t('journal')} (step text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())`,
+    `CREATE TABLE IF NOT EXISTS ${t('tables')} (schema_name text, table_name text, oid oid NOT NULL, PRIMARY KEY (schema_name, table_name))`,
+    `CREATE TABLE IF NOT EXISTS ${t('ranges')} (purpose text, group_id text, id int, lower_key text[], upper_key text[], cursor_key text[], ` +
+      `lane int, fence bigint NOT NULL DEFAULT 0, rows_estimated bigint NOT NULL, rows_done bigint NOT NULL DEFAULT 0, ` +
+      `rows_written bigint NOT NULL DEFAULT 0, done boolean NOT NULL DEFAULT false, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), ` +
+      `PRIMARY KEY (purpose, group_id, id)) WITH (fillfactor = 50)`,
+    `CREATE TABLE IF NOT EXISTS ${t('parity')} (link text, source text, compared bigint NOT NULL DEFAULT 0, mismatched bigint NOT NULL DEFAULT 0, ` +
+      `repaired bigint NOT NULL DEFAULT 0, explained bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (link, source))`,
+    `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL)`,
+    `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0)`,
+    `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
+    // The application's roles must be able to read the flags; our functions run as their owner.
+    `GRANT USAGE ON SCHEMA ${quoteIdentifier(scope.schema)} TO PUBLIC`,
+    `GRANT SELECT ON ${t('flags')}, ${t('state')} TO PUBLIC`,
+  ]
+}
+
+export const keyNames = (width: number): string[] => Array.from({ length: width }, (_, i) => `k${i + 1}`)
+
+/** The change log of a group: the keys that were changed and still have to be copied, written with the change itself. */
+export function createChangeLog(scope: Scope, group: SyncGroup): string[] {
+  const table = ourTable(scope, `changes_${group.id}`)
+  const keys = keyNames(group.keyTypes.length).map((name, i) => `${name} ${group.keyTypes[i]}`)
+  return [
+    `CREATE TABLE IF NOT EXISTS ${table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind "char" NOT NULL, ${keys.join(', ')}, ` +
+      `attempts int NOT NULL DEFAULT 0, due_at timestamptz NOT NULL DEFAULT '-infinity', look_after text[], reason text, ` +
+      `logged_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)`,
+    `CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`changes_${group.id}_key`)} ON ${table} (${quoteList(keyNames(group.keyTypes.length))})`,
+  ]
+}
+
+export const triggerName = (scope: Scope, group: SyncGroup, event: string): string =>
+  fitIdentifier(`_crossfade_${scope.migration}_${group.id}_${event}`)
+
+export const functionName = (group: SyncGroup, watched: number, event: string): string => `sync_${group.id}_${watched}_${event}`

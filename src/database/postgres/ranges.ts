@@ -1,0 +1,139 @@
+import type { Key, Dialect, KeyRange, RangeState, Scope } from '../dialect.ts'
+import type { Row, Transaction } from '../database.ts'
+import { CrossfadeError } from '../../errors/index.ts'
+import { quoteList, quoteTable } from './identifiers.ts'
+import { ourTable } from './objects.ts'
+import { keyTexts, rowKey } from './projection.ts'
+
+const samplesPerRange = 200
+
+/**
+ * The advisory lock that every chunk holds, shared, from before its reading snapshot until it ends. Whoever looks at a key and
+ * finds no source row reads from pg_locks which chunks may have read the row before it went.
+ * https://www.postgresql.org/docs/18/view-pg-locks.html: objsubid 2 is the two-integer form, classid and objid its parts.
+ */
+const chunkLockClass = 0x63726673 // "crfs"
+
+const chunkLockKey = (scope: Scope): string => `hashtext('${scope.schema.replaceAll("'", "''")}')`
+
+export const markChunkRunning: Dialect['ranges']['markChunkRunning'] = async (tx, scope) => {
+  await tx.query(`SELECT pg_advisory_xact_lock_shared(${chunkLockClass}, ${chunkLockKey(scope)})`)
+}
+
+/** Virtual transaction ids of the chunks that run now: never used twice while the server lives. */
+export async function runningChunks(tx: Transaction, scope: Scope): Promise<string[]> {
+  const result = await tx.query(
+    `SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 ` +
+      `AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ` +
+      `AND classid::bigint = ${chunkLockClass} AND objid::bigint = (${chunkLockKey(scope)}::bigint & 4294967295)`,
+  )
+  return result.rows.map((row) => row['virtualtransaction'] ?? '')
+}
+
+export const reset: Dialect['ranges']['reset'] = async (tx, scope, purpose) => {
+  await tx.query(`DELETE FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1`, [purpose])
+}
+
+/**
+ * Cuts the table into ranges of about the same number of rows, whatever the distribution of its keys: the bounds are quantiles
+ * of a page sample, in the order of the key's own index. The first and the last range are open.
+ */
+export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose, ranges) => {
+  const [watched] = group.watched
+  if (!watched) return
+  const table = quoteTable(watched.table)
+  const estimate = await tx.query(
+    `SELECT reltuples::bigint AS rows, (pg_relation_size(oid) / current_setting('block_size')::bigint) AS pages FROM pg_class WHERE oid = '${table.replaceAll("'", "''")}'::regclass`,
+  )
+  const pages = Number(estimate.rows[0]?.['pages'] ?? 0)
+  const known = Number(estimate.rows[0]?.['rows'] ?? -1)
+  // Never analysed, or small enough to be exact for nothing.
+  const rows = known <= 0 || pages < 1000 ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0) : known
+  const wanted = Math.max(1, Math.min(ranges, Math.ceil(rows / 1000)))
+  const percent = rows === 0 ? 100 : Math.min(100, Math.max(0.001, (100 * wanted * samplesPerRange) / rows))
+  const key = quoteList(watched.key)
+  const bounds =
+    wanted === 1
+      ? []
+      : (
+          await tx.query(
+            `SELECT ${keyTexts(watched.key)} FROM (SELECT ${key}, row_number() OVER (ORDER BY ${key}) AS _crossfade_n, count(*) OVER () AS _crossfade_c ` +
+              `FROM ${table} TABLESAMPLE SYSTEM (${percent.toFixed(6)})) AS _crossfade_s ` +
+              `WHERE _crossfade_n < _crossfade_c AND _crossfade_n % greatest(1, _crossfade_c / ${wanted}) = 0 ORDER BY _crossfade_n LIMIT ${wanted - 1}`,
+          )
+        ).rows.map((row) => rowKey(row, watched.key.length))
+  const each = Math.ceil(rows / (bounds.length + 1))
+  for (let i = 0; i <= bounds.length; i++)
+    await tx.query(
+      `INSERT INTO ${ourTable(scope, 'ranges')} (purpose, group_id, id, lower_key, upper_key, rows_estimated) VALUES ($1, $2, $3, $4, $5, $6)`,
+      [purpose, group.id, i, bounds[i - 1] ?? null, bounds[i] ?? null, each],
+    )
+}
+
+export const claim: Dialect['ranges']['claim'] = async (tx, scope, groupId, purpose, lane) => {
+  const ranges = ourTable(scope, 'ranges')
+  const result = await tx.query(
+    `UPDATE ${ranges} SET lane = $3, fence = fence + 1 WHERE (purpose, group_id, id) = (` +
+      `SELECT purpose, group_id, id FROM ${ranges} WHERE purpose = $1 AND group_id = $2 AND NOT done AND (lane = $3 OR lane IS NULL) ` +
+      `ORDER BY lane NULLS LAST, id LIMIT 1 FOR UPDATE SKIP LOCKED) ` +
+      `RETURNING id, to_json(lower_key) AS lower_key, to_json(upper_key) AS upper_key, to_json(cursor_key) AS cursor_key, fence, rows_done`,
+    [purpose, groupId, lane],
+  )
+  const [row] = result.rows
+  return row && toRangeState(row)
+}
+
+const toKey = (json: string | null | undefined): Key | undefined => (json === null || json === undefined ? undefined : (JSON.parse(json) as Key))
+
+function toRangeState(row: Row): RangeState {
+  const range: KeyRange = { after: toKey(row['lower_key']), upTo: toKey(row['upper_key']) }
+  return { id: Number(row['id']), range, cursor: toKey(row['cursor_key']), fence: Number(row['fence']), rowsDone: Number(row['rows_done']) }
+}
+
+export const release: Dialect['ranges']['release'] = async (tx, scope, purpose, fromLane) => {
+  await tx.query(`UPDATE ${ourTable(scope, 'ranges')} SET lane = NULL, fence = fence + 1 WHERE purpose = $1 AND NOT done AND lane >= $2`, [purpose, fromLane])
+}
+
+export const lock: Dialect['ranges']['lock'] = async (tx, scope, groupId, purpose, state) => {
+  const result = await tx.query(
+    `SELECT fence, to_json(cursor_key) AS cursor_key FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1 AND group_id = $2 AND id = $3 FOR UPDATE`,
+    [purpose, groupId, state.id],
+  )
+  const [row] = result.rows
+  if (row && Number(row['fence']) === state.fence) return
+  throw new CrossfadeError({
+    kind: 'unavailable',
+    code: 'BACKFILL.FENCED',
+    message: `Range ${state.id} of ${groupId} was taken over by a later attempt (fence ${row?.['fence'] ?? 'gone'}, ours ${state.fence}).`,
+    mend: 'Nothing to do: the later attempt goes on from the last checkpoint.',
+  })
+}
+
+export const advance: Dialect['ranges']['advance'] = async (tx, scope, groupId, purpose, id, step) => {
+  // The end of a range is acted on outside of the database, so it must be durable, and with it all WAL before it.
+  if (step.done) await tx.query('SET LOCAL synchronous_commit = on')
+  await tx.query(
+    `UPDATE ${ourTable(scope, 'ranges')} SET cursor_key = coalesce($4::text[], cursor_key), rows_done = rows_done + $5, rows_written = rows_written + $6, ` +
+      `done = $7, updated_at = clock_timestamp() WHERE purpose = $1 AND group_id = $2 AND id = $3`,
+    [purpose, groupId, id, step.cursor ?? null, step.rows, step.written, step.done],
+  )
+}
+
+export const totals: Dialect['ranges']['totals'] = async (tx, scope, purpose) => {
+  const result = await tx.query(
+    `SELECT count(*) AS ranges, count(*) FILTER (WHERE done) AS ranges_done, coalesce(sum(rows_done), 0) AS rows_done, ` +
+      `coalesce(sum(rows_written), 0) AS rows_written, coalesce(sum(rows_estimated), 0) AS rows_estimated ` +
+      `FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1`,
+    [purpose],
+  )
+  const row = result.rows[0] ?? {}
+  const number = (name: string): number => Number(row[name] ?? 0)
+  return {
+    ranges: number('ranges'),
+    rangesDone: number('ranges_done'),
+    rowsDone: number('rows_done'),
+    rowsWritten: number('rows_written'),
+    rowsEstimated: number('rows_estimated'),
+  }
+}
+

@@ -1,0 +1,176 @@
+import type { Dialect, ResolvedLink, Scope, SyncGroup, SyncSettings, TriggerMode } from '../dialect.ts'
+import type { Transaction } from '../database.ts'
+import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
+import { functionName, keyNames, ourTable, triggerName } from './objects.ts'
+import { deleteGone, insertRows, keyIn, sourceExists, updateRows } from './projection.ts'
+import { applyingSetting, evaluationSettings } from './session.ts'
+
+/**
+ * Sync by trigger: what a statement of the application meets. One trigger a statement and event, with transition tables, fired
+ * for every session (ENABLE ALWAYS), after the user's row triggers. It collects the changed keys and makes the other side equal
+ * to what the source says now, inside a subtransaction: an error there, or a wait longer than maxWaitMs, undoes only that
+ * subtransaction and leaves the keys in the change log. The application's statement succeeds either way.
+ * https://www.postgresql.org/docs/18/sql-createtrigger.html, https://www.postgresql.org/docs/18/plpgsql-control-structures.html#PLPGSQL-ERROR-TRAPPING
+ */
+
+type Event = 'insert' | 'update' | 'delete' | 'truncate'
+
+const events: readonly Event[] = ['insert', 'update', 'delete', 'truncate']
+
+const transitionTables: Record<Event, readonly ('_crossfade_old' | '_crossfade_new')[]> = {
+  insert: ['_crossfade_new'],
+  update: ['_crossfade_old', '_crossfade_new'],
+  delete: ['_crossfade_old'],
+  truncate: [],
+}
+
+interface FunctionSpec {
+  readonly scope: Scope
+  readonly group: SyncGroup
+  readonly watched: SyncGroup['watched'][number]
+  readonly event: Event
+  readonly mode: TriggerMode
+  readonly settings: SyncSettings
+}
+
+/** The changed keys of the statement, old and new, each once. */
+const changedKeys = ({ event, watched }: FunctionSpec): string =>
+  transitionTables[event].map((table) => `SELECT ${quoteList(watched.key)} FROM ${table}`).join(' UNION ')
+
+const logKeys = ({ scope, group }: FunctionSpec, rows: string, kind = 'c'): string =>
+  `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT '${kind}', _crossfade_c.* FROM (${rows}) AS _crossfade_c;`
+
+/** The variables that hold the keys, one array a key column. */
+const variables = (group: SyncGroup): string[] => group.keyTypes.map((_, i) => `_crossfade_v${i + 1}`)
+
+/** What keeps one target equal, for the keys in the variables. A clash with another writer raises and is caught. */
+function applyLink(link: ResolvedLink, event: Event, arrays: string[]): string[] {
+  const equal = link.link.target.key.map((column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`)
+  const absent = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.link.target.table)} WHERE ${equal.join(' AND ')})`
+  const update = updateRows(link, keyIn(arrays))
+  return [
+    ...(event === 'delete' || update === undefined ? [] : [`${update};`]),
+    ...(event === 'delete' ? [] : [`${insertRows(link, keyIn(arrays), absent)};`]),
+    ...(event === 'insert' && !link.link.parts.some((part) => part.where) ? [] : [`${deleteGone(link, arrays)};`]),
+  ]
+}
+
+/** Rule 4: a delete, and a row that left the filter, always leaves its key, even when it was applied at once. */
+function logGone(spec: FunctionSpec, arrays: string[]): string[] {
+  const { group, event } = spec
+  if (event === 'insert' && !group.links.some(({ link }) => link.parts.some((part) => part.where))) return []
+  const names = group.keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
+  const gone = group.links.map(({ link }) => `NOT ${sourceExists(link, '_crossfade_u')}`)
+  return [
+    logKeys(spec, `SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')}) WHERE ${gone.join(' OR ')}`),
+  ]
+}
+
+function functionBody(spec: FunctionSpec): string {
+  const { group, event, mode, settings, watched } = spec
+  if (event === 'truncate') return `BEGIN ${logKeys(spec, `SELECT ${group.keyTypes.map((type) => `NULL::${type}`).join(', ')}`, 't')} RETURN NULL; END`
+  if (mode === 'watch') return `BEGIN ${logKeys(spec, changedKeys(spec))} RETURN NULL; END`
+  const arrays = variables(group)
+  const declare = arrays.map((variable, i) => `${variable} ${group.keyTypes[i]}[];`).join(' ')
+  const collect = watched.key.map((column) => `array_agg(${quoteIdentifier(column)})`).join(', ')
+  const [firstTable] = transitionTables[event]
+  const names = group.keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
+  const apply = group.links.flatMap((link) => applyLink(link, event, arrays))
+  return `DECLARE ${declare} _crossfade_outer text := coalesce(current_setting('${applyingSetting}', true), '');
+BEGIN
+  -- Our own writes in the other direction are not sent back.
+  IF _crossfade_outer = ${quoteLiteral(spec.scope.migration)} THEN RETURN NULL; END IF;
+  PERFORM FROM ${firstTable ?? '_crossfade_new'} LIMIT 1;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  -- A large statement, and a serializable one (our reads would take part in its conflicts), only leaves its keys.
+  PERFORM FROM ${firstTable ?? '_crossfade_new'} OFFSET ${settings.inlineRows} LIMIT 1;
+  IF FOUND OR current_setting('transaction_isolation') = 'serializable' THEN
+    ${logKeys(spec, changedKeys(spec))}
+    RETURN NULL;
+  END IF;
+  SELECT ${collect} INTO ${arrays.join(', ')} FROM (${changedKeys(spec)}) AS _crossfade_q;
+  BEGIN
+    PERFORM set_config('${applyingSetting}', ${quoteLiteral(spec.scope.migration)}, true);
+    ${[...apply, ...logGone(spec, arrays)].join('\n    ')}
+    PERFORM set_config('${applyingSetting}', _crossfade_outer, true);
+  EXCEPTION WHEN OTHERS THEN
+    ${logKeys(spec, `SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')})`)}
+  END;
+  RETURN NULL;
+END`
+}
+
+/** The path that our own session resolves names with, so that the definition's expressions mean the same in the function. */
+async function searchPath(tx: Transaction): Promise<string> {
+  const result = await tx.query('SELECT unnest(current_schemas(false)) AS name')
+  return [...result.rows.map((row) => quoteIdentifier(row['name'] ?? '')), 'pg_temp'].join(', ')
+}
+
+function createFunction(spec: FunctionSpec, index: number, path: string): string {
+  const settings = {
+    lock_timeout: `${spec.settings.maxWaitMs}ms`,
+    plan_cache_mode: 'force_generic_plan',
+    ...evaluationSettings,
+  }
+  const body = functionBody(spec)
+  return (
+    `CREATE OR REPLACE FUNCTION ${quoteIdentifier(spec.scope.schema)}.${quoteIdentifier(functionName(spec.group, index, spec.event))}() ` +
+    `RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${path} ` +
+    Object.entries(settings)
+      .map(([name, value]) => `SET ${name} = ${quoteLiteral(value)}`)
+      .join(' ') +
+    ` AS ${dollarQuote(body)}`
+  )
+}
+
+/** A dollar quote whose tag does not occur in the text. */
+function dollarQuote(text: string): string {
+  let tag = '$crossfade$'
+  for (let i = 0; text.includes(tag); i++) tag = `$crossfade${i}$`
+  return `${tag}${text}${tag}`
+}
+
+/** The statements that give a group its triggers; also what the plan shows. */
+export function triggerStatements(scope: Scope, group: SyncGroup, mode: TriggerMode, settings: SyncSettings, path: string): string[] {
+  return group.watched.flatMap((watched, index) =>
+    events.flatMap((event) => {
+      const name = quoteIdentifier(triggerName(scope, group, event))
+      const table = quoteTable(watched.table)
+      const referencing = transitionTables[event].map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`).join(' ')
+      return [
+        createFunction({ scope, group, watched, event, mode, settings }, index, path),
+        `CREATE OR REPLACE TRIGGER ${name} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
+          `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
+        `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name}`,
+      ]
+    }),
+  )
+}
+
+export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
+  for (const statement of triggerStatements(scope, group, mode, settings, await searchPath(tx))) await tx.query(statement)
+}
+
+export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
+  for (const [index, watched] of group.watched.entries())
+    for (const event of events) {
+      await tx.query(`DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`)
+      await tx.query(`DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`)
+    }
+}
+
+export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
+  const findings: string[] = []
+  for (const watched of group.watched)
+    for (const event of events) {
+      const name = triggerName(scope, group, event)
+      const result = await tx.query(
+        `SELECT tgenabled FROM pg_trigger WHERE tgname = $1 AND tgrelid = to_regclass($2)`,
+        [name, quoteTable(watched.table)],
+      )
+      const enabled = result.rows[0]?.['tgenabled']
+      if (enabled === undefined) findings.push(`trigger ${name} is missing on ${watched.table.schema}.${watched.table.name}`)
+      else if (enabled !== 'A') findings.push(`trigger ${name} on ${watched.table.schema}.${watched.table.name} is not enabled for every session`)
+    }
+  return findings
+}

@@ -1,0 +1,60 @@
+import { isSameTable } from '../core/link.ts'
+import type { DdlStep, Dialect } from '../database/index.ts'
+import { tablesOf, type Groups } from '../copy/groups.ts'
+import type { Migration } from '../definition/index.ts'
+import { CrossfadeError } from '../errors/index.ts'
+
+/** What expand does before the links can be resolved: our schema, the new tables, the author's own statements. */
+export function foundationSteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
+  return [
+    ddl.createScope(),
+    ...migration.expand.tables.map((table) => ddl.createTable(table)),
+    ...migration.expand.sql.map((statement) => ddl.ownStatement(statement)),
+  ]
+}
+
+/** What follows once both sides exist. Capture comes last: from then on no change is lost. */
+export function captureSteps(dialect: Dialect, migration: Migration, groups: Groups): DdlStep[] {
+  const { ddl } = dialect
+  const tables = Object.values(tablesOf(migration)).flat()
+  return [
+    ddl.registerTables(tables),
+    ...migration.expand.tables.flatMap((table) => [
+      ...table.indexes.filter((index) => index.unique || migration.expand.indexes === 'before-backfill').map((index) => ddl.createIndex(table, index)),
+      ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
+      ...(migration.expand.indexes === 'before-backfill' ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)) : []),
+    ]),
+    ...migration.mappings.filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target))).map(({ source, target }) => ddl.copyGrants(source, target)),
+    ...[...groups.forward, ...groups.reverse].map((group) => ddl.createChangeLog(group)),
+    ...groups.forward.map((group) => ddl.installTriggers(group, 'copy', migration.sync)),
+  ]
+}
+
+/** What is cheaper on a full table than during the copy: plain indexes and foreign keys. All must be there before cutover. */
+export function completionSteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
+  if (migration.expand.indexes === 'before-backfill') return []
+  return migration.expand.tables.flatMap((table) => [
+    ...table.indexes.filter((index) => !index.unique).map((index) => ddl.createIndex(table, index)),
+    ...table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)),
+  ])
+}
+
+/** Every step of a migration that has an undo, in the order of undoing: the last first. */
+export function undoableSteps(dialect: Dialect, migration: Migration, groups: Groups | undefined): DdlStep[] {
+  const steps = [...foundationSteps(dialect, migration), ...(groups ? captureSteps(dialect, migration, groups) : []), ...completionSteps(dialect, migration)]
+  return steps.reverse()
+}
+
+/** @throws `CUTOVER.INCOMPLETE` naming every declared object that is not there and valid. */
+export async function assertComplete(steps: readonly DdlStep[], inspect: (step: DdlStep) => Promise<'absent' | 'present' | 'broken'>): Promise<void> {
+  const missing: string[] = []
+  for (const step of steps) if ((await inspect(step)) !== 'present') missing.push(step.title)
+  if (missing.length === 0) return
+  throw new CrossfadeError({
+    kind: 'refused',
+    code: 'CUTOVER.INCOMPLETE',
+    message: `Before cutover these must be there and valid: ${missing.join('; ')}.`,
+    mend: 'Resume the migration: the step is tried again. If it was dropped by hand, create it again.',
+    details: { missing },
+  })
+}

@@ -1,0 +1,78 @@
+import { formatTable, type TableName } from '../core/link.ts'
+import { resolveGroups } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { Transaction } from '../database/index.ts'
+import type { Migration } from '../definition/index.ts'
+import { CrossfadeError } from '../errors/index.ts'
+import { drainWithin } from '../sync/drain.ts'
+
+/** Which of the two tables has the name that the application uses. */
+export type SwapDirection = 'to-new' | 'to-old'
+
+/** Both tables of a mapping, under the names that they have now. */
+interface Pair {
+  readonly declared: { readonly source: TableName; readonly target: TableName }
+  readonly source: TableName
+  readonly target: TableName
+}
+
+async function locatePairs({ database, scope }: Workplace, tx: Transaction, migration: Migration): Promise<Pair[]> {
+  const pairs: Pair[] = []
+  for (const { source, target } of migration.mappings) {
+    const [nowSource = source, nowTarget = target] = await database.dialect.catalog.locate(tx, scope, [source, target])
+    pairs.push({ declared: { source, target }, source: nowSource, target: nowTarget })
+  }
+  return pairs
+}
+
+/** True where the new table has the application's name. */
+export async function isSwapped(place: Workplace, tx: Transaction, migration: Migration): Promise<boolean> {
+  const pairs = await locatePairs(place, tx, migration)
+  return pairs.every((pair) => pair.target.name === pair.declared.source.name)
+}
+
+/**
+ * The atomic exchange of names: one transaction, one short lock on both tables. Copies what the change log still holds, asserts
+ * that it is empty, exchanges the names, turns the triggers round, and names the primary side. Whoever waited for the lock goes
+ * on with the other table. Looks first, so that it is safe to run again when the answer to COMMIT was lost.
+ * @throws `CUTOVER.NOT_DRAINED` when a key cannot be copied now; nothing has changed then.
+ */
+export async function swapNames(place: Workplace, tx: Transaction, migration: Migration, direction: SwapDirection): Promise<'swapped' | 'was swapped'> {
+  const { database, scope } = place
+  const { ddl, flags, triggers } = database.dialect
+  const toNew = direction === 'to-new'
+  if ((await isSwapped(place, tx, migration)) === toNew) return 'was swapped'
+
+  const pairs = await locatePairs(place, tx, migration)
+  await ddl.lockExclusively(tx, pairs.flatMap((pair) => [pair.source, pair.target]))
+  const before = await resolveGroups(tx, database.dialect, scope, migration)
+  const leading = toNew ? before.forward : before.reverse
+  for (const group of leading) await drainWithin(place, tx, group)
+  for (const group of [...before.forward, ...before.reverse]) await triggers.remove(tx, scope, group)
+
+  for (const pair of pairs)
+    if (toNew) {
+      await ddl.rename(tx, pair.source, ddl.retiredName(pair.declared.source))
+      await ddl.rename(tx, pair.target, pair.declared.source.name)
+    } else {
+      await ddl.rename(tx, pair.target, pair.declared.target.name)
+      await ddl.rename(tx, pair.source, pair.declared.source.name)
+    }
+
+  const after = await resolveGroups(tx, database.dialect, scope, migration)
+  for (const group of toNew ? after.reverse : after.forward) await triggers.install(tx, scope, group, 'copy', migration.sync)
+  await flags.set(tx, scope, { [migration.flags.readEnabled]: toNew ? 100 : 0 }, toNew ? 'new' : 'old')
+  return 'swapped'
+}
+
+/** Swap renames within a schema; the definition is refused before anything is touched where that cannot be. */
+export function assertSwappable(migration: Migration): void {
+  const apart = migration.mappings.filter(({ source, target }) => source.schema !== target.schema)
+  if (apart.length === 0) return
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'CUTOVER.SCHEMAS_DIFFER',
+    message: `Swap exchanges names within one schema, but ${apart.map((mapping) => `${formatTable(mapping.source)} and ${formatTable(mapping.target)}`).join(', ')} are in two.`,
+    mend: 'Create the target in the source’s schema, or use cutover.mode "flags".',
+  })
+}

@@ -1,0 +1,198 @@
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+import { formatTable, isSameTable, type Link, type LinkPart } from '../core/link.ts'
+import { parseDurationMs } from '../core/durations.ts'
+import { CrossfadeError } from '../errors/index.ts'
+import { canonicalJson } from './canonical-json.ts'
+import { definitionSchema, type DefinitionInput, type ParsedDefinition } from './schema.ts'
+
+export type { DefinitionInput } from './schema.ts'
+
+type Backfill = ParsedDefinition['backfill']
+
+/** A definition with every default filled in: plain JSON, the input of the workflow. */
+export type Migration = Omit<ParsedDefinition, 'flags' | 'backfill' | 'metrics' | '$schema'> & {
+  readonly flags: { readonly writeEnabled: string; readonly readEnabled: string; readonly backfillActive: string }
+  readonly backfill: Backfill & { readonly rateLimitMs: number; readonly targetChunkMs: number }
+  readonly metrics: ParsedDefinition['metrics'] & { readonly prefix: string }
+}
+
+/**
+ * Checks a definition and returns it as it was written, so that a typed `migration.config.ts` reads as data.
+ * @throws `DEFINITION.INVALID` naming every wrong path.
+ * @example
+ * export default defineMigration({ name: 'people', kind: 'table', mappings: [] })
+ */
+export function defineMigration(definition: DefinitionInput): DefinitionInput {
+  resolveMigration(definition)
+  return definition
+}
+
+/**
+ * The definition with every default, ready to be a workflow's input.
+ * @throws `DEFINITION.INVALID` with the path and what is wrong there, for every finding at once.
+ */
+export function resolveMigration(definition: unknown): Migration {
+  const parsed = definitionSchema.safeParse(definition)
+  if (!parsed.success) throw invalid(parsed.error.issues.flatMap((issue) => flattenIssue(issue, [])))
+  const { $schema: _, ...value } = parsed.data
+  const { name, backfill } = value
+  const fast = backfill.profile === 'fast'
+  const migration: Migration = {
+    ...value,
+    flags: {
+      writeEnabled: value.flags.writeEnabled ?? `${name}.new_schema_write`,
+      readEnabled: value.flags.readEnabled ?? `${name}.new_schema_read`,
+      backfillActive: value.flags.backfillActive ?? `${name}.backfill_active`,
+    },
+    backfill: {
+      ...backfill,
+      rateLimitMs: backfill.rateLimitMs ?? (fast ? 0 : 100),
+      targetChunkMs: backfill.targetChunkMs ?? (fast ? 150 : 50),
+    },
+    metrics: { ...value.metrics, prefix: value.metrics.prefix ?? `db.migration.${name}` },
+  }
+  const findings = crossChecks(migration)
+  if (findings.length > 0) throw invalid(findings)
+  return migration
+}
+
+/** The identity of a definition: SHA-256 over its canonical JSON, defaults included. */
+export function fingerprint(migration: Migration): string {
+  return createHash('sha256').update(canonicalJson(migration)).digest('hex')
+}
+
+/** The JSON Schema of a definition, for editors and for starting a migration from a JSON file. */
+export function definitionJsonSchema(): object {
+  return { $id: 'crossfade-migration.schema.json', ...z.toJSONSchema(definitionSchema, { io: 'input' }) }
+}
+
+interface Finding {
+  readonly path: string
+  readonly problem: string
+}
+
+function invalid(findings: readonly Finding[]): CrossfadeError {
+  return new CrossfadeError({
+    kind: 'input',
+    code: 'DEFINITION.INVALID',
+    message: ['The definition is not valid:', ...findings.map(({ path, problem }) => `  ${path}: ${problem}`)].join('\n'),
+    mend: `Correct ${findings[0]?.path ?? 'it'}; \`crossfade schema\` prints what a definition may hold.`,
+    details: { findings },
+  })
+}
+
+type Issue = z.core.$ZodIssue
+
+/** A union's own message says nothing; the issues of its closest branch do. */
+function flattenIssue(issue: Issue, above: PropertyKey[]): Finding[] {
+  const path = [...above, ...issue.path]
+  if (issue.code === 'invalid_union' && issue.errors.length > 0) {
+    const deepest = [...issue.errors].sort((a, b) => depth(b) - depth(a))[0] ?? []
+    if (depth(deepest) > 0) return deepest.flatMap((inner) => flattenIssue(inner, path))
+    const expected = [...new Set(issue.errors.flat().map((inner) => inner.message.replace(/^Invalid input: /, '')))]
+    return [{ path: formatPath(path), problem: expected.join(', or ') }]
+  }
+  return [{ path: formatPath(path), problem: issue.message }]
+}
+
+const depth = (issues: readonly Issue[]): number => Math.max(0, ...issues.map((issue) => issue.path.length))
+
+function formatPath(path: readonly PropertyKey[]): string {
+  if (path.length === 0) return '(the definition)'
+  return path.map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`)).join('')
+}
+
+/** What no single field can know. */
+function crossChecks({ mappings, cutover, expand, retire, contract }: Migration): Finding[] {
+  const findings: Finding[] = []
+  mappings.forEach((mapping, i) => {
+    const at = `mappings[${i}]`
+    const keyTargets = Object.values(mapping.key)
+    if (new Set(keyTargets).size !== keyTargets.length) findings.push({ path: `${at}.key`, problem: 'names one target column twice' })
+    for (const column of keyTargets)
+      if (column in mapping.columns) findings.push({ path: `${at}.columns.${column}`, problem: 'is filled by the key already; leave it out' })
+    if (isSameTable(mapping.source, mapping.target)) findings.push({ path: `${at}.target`, problem: 'is the source itself' })
+    if (mapping.reverse !== false)
+      for (const column of Object.keys(mapping.key))
+        if (column in mapping.reverse.columns)
+          findings.push({ path: `${at}.reverse.columns.${column}`, problem: 'is filled by the key already; leave it out' })
+    for (let j = 0; j < i; j++) {
+      const other = mappings[j]
+      if (!other) continue
+      if (isSameTable(other.target, mapping.target))
+        findings.push({ path: `${at}.target`, problem: `is the target of mappings[${j}] too; several sources of one target are not supported yet` })
+      if (isSameTable(other.source, mapping.source) && Object.keys(other.key).join() !== Object.keys(mapping.key).join())
+        findings.push({ path: `${at}.key`, problem: `must name the source's key columns in the same order as mappings[${j}].key` })
+      if (isSameTable(other.source, mapping.source) && (other.reverse === false) !== (mapping.reverse === false))
+        findings.push({ path: `${at}.reverse`, problem: `must be given for all mappings of ${formatTable(mapping.source)}, or be false for all` })
+    }
+    if (mappings.some((other) => isSameTable(other.source, mapping.target)))
+      findings.push({ path: `${at}.target`, problem: 'is a source of another mapping; run the two as migrations after each other' })
+  })
+  const sources = new Set(mappings.map((mapping) => formatTable(mapping.source)))
+  if (cutover.mode === 'swap' && sources.size !== mappings.length)
+    findings.push({ path: 'cutover.mode', problem: 'swap exchanges names one for one; a split needs "flags"' })
+  if (cutover.mode === 'swap' && mappings.some((mapping) => mapping.where !== undefined))
+    findings.push({ path: 'cutover.mode', problem: 'swap would hide the rows that a filter leaves behind; use "flags"' })
+  for (const [i, table] of expand.tables.entries())
+    if (!mappings.some((mapping) => isSameTable(mapping.target, table.table)))
+      findings.push({ path: `expand.tables[${i}].table`, problem: 'is the target of no mapping' })
+  for (const [path, value] of [['retire.soak', retire.soak], ['contract.observe', contract.observe], ['contract.soak', contract.soak]] as const)
+    if (parseDurationMs(value) === undefined) findings.push({ path, problem: 'is no duration' })
+  for (const [path, steps] of [['expand.sql', expand.sql], ['contract.sql', contract.sql]] as const)
+    if (new Set(steps.map((step) => step.name)).size !== steps.length) findings.push({ path, problem: 'uses one step name twice' })
+  return findings
+}
+
+const toPartColumns = (columns: Record<string, string | true>): LinkPart['columns'] =>
+  Object.entries(columns).map(([to, expression]) => (expression === true ? { to, column: to } : { to, expression }))
+
+/** One link a mapping, from the old side to the new. */
+export function forwardLinks({ mappings }: Migration): Link[] {
+  return mappings.map((mapping) => ({
+    id: `${formatTable(mapping.source)} → ${formatTable(mapping.target)}`,
+    direction: 'forward',
+    parts: [
+      {
+        table: mapping.source,
+        key: Object.keys(mapping.key),
+        columns: toPartColumns(mapping.columns),
+        ...(mapping.where === undefined ? {} : { where: mapping.where }),
+      },
+    ],
+    target: { table: mapping.target, key: Object.values(mapping.key) },
+  }))
+}
+
+/** One link a source, from the new side back: the first mapping's target drives, the others are joined by key. */
+export function reverseLinks({ mappings }: Migration): Link[] {
+  const bySource = new Map<string, typeof mappings>()
+  for (const mapping of mappings) {
+    const source = formatTable(mapping.source)
+    bySource.set(source, [...(bySource.get(source) ?? []), mapping])
+  }
+  return [...bySource.values()].flatMap((group) => {
+    const [first] = group
+    if (!first) return []
+    const parts = group.flatMap((mapping) =>
+      mapping.reverse === false
+        ? []
+        : [{ table: mapping.target, key: Object.values(mapping.key), columns: toPartColumns(mapping.reverse.columns) }],
+    )
+    const [driving, ...joined] = parts
+    if (!driving) return []
+    return [
+      {
+        id: `${parts.map((part) => formatTable(part.table)).join(' + ')} → ${formatTable(first.source)}`,
+        direction: 'reverse' as const,
+        parts: [driving, ...joined] as const,
+        target: {
+          table: first.source,
+          key: Object.keys(first.key),
+          ...(first.where === undefined ? {} : { scope: first.where }),
+        },
+      },
+    ]
+  })
+}

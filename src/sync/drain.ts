@@ -1,0 +1,51 @@
+import type { SyncGroup, Transaction } from '../database/index.ts'
+import { CrossfadeError } from '../errors/index.ts'
+import { rest, type Workplace } from '../copy/workplace.ts'
+import { applyRound } from './apply-changes.ts'
+
+const batchKeys = 500
+
+/**
+ * Copies everything that a change log holds inside the caller's transaction, which has the tables to itself.
+ * @throws `CUTOVER.NOT_DRAINED` when something is left: a key that the other side refuses, or one that is not due yet.
+ */
+export async function drainWithin({ database, scope }: Workplace, tx: Transaction, group: SyncGroup): Promise<void> {
+  const { changeLog, copy } = database.dialect
+  for (const attempts of ['fresh', 'retried'] as const)
+    for (;;) {
+      const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)
+      if (entries.length === 0) break
+      const keys = [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
+      const { busy } = await copy.copyKeys(tx, scope, group, keys, 'wait')
+      if (busy.length > 0) await changeLog.put(tx, scope, group, busy.map((key) => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })))
+    }
+  const left = await changeLog.state(tx, scope, group)
+  if (left.pending > 0) throw notDrained(group, left.pending, left.reason)
+}
+
+/**
+ * Brings the change log down before a lock is asked for. Returns what is left: under load never quite nothing.
+ */
+export async function drain(place: Workplace, group: SyncGroup, most: number, timeoutMs: number, signal: AbortSignal): Promise<number> {
+  const { database, scope } = place
+  const deadline = performance.now() + timeoutMs
+  for (;;) {
+    await applyRound(place, group)
+    const { pending } = await database.transaction((tx) => database.dialect.changeLog.state(tx, scope, group))
+    if (pending <= most || performance.now() > deadline || signal.aborted) return pending
+    await rest(50, signal)
+  }
+}
+
+export function notDrained(group: SyncGroup, pending: number, reason: string | undefined): CrossfadeError {
+  return new CrossfadeError({
+    kind: 'unavailable',
+    code: 'CUTOVER.NOT_DRAINED',
+    message: `The change log ${group.id} still holds ${pending} keys${reason === undefined ? '' : `; the other side refuses one: ${reason}`}.`,
+    mend:
+      reason === undefined
+        ? 'It is tried again by itself when the appliers have caught up.'
+        : 'Correct the row or the constraint that it names; the key is copied again by itself.',
+    details: { pending, ...(reason === undefined ? {} : { reason }) },
+  })
+}
