@@ -51,6 +51,11 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
   })
 }
+// A signal to npm ends npm and the shell that it runs, and reaches nobody else: their end is taken as the signal.
+const parent = process.ppid
+setInterval(() => {
+  if (process.ppid !== parent) child.kill('SIGTERM')
+}, 500).unref()
 child.on('error', (error) => {
   process.stderr.write(`with-setup: ${error.message}\n`)
   process.exitCode = 1
