@@ -41,7 +41,7 @@ export const places = [
   },
   { name: 'app', level: 4, does: 'is what a service imports: dual write, dual read, flags' },
   { name: 'plan', level: 3, does: 'looks at a database and chooses a strategy, with reasons' },
-  { name: 'ddl', level: 3, does: 'holds one file per step: inspect, apply, undo, explain its lock' },
+  { name: 'ddl', level: 3, does: 'holds the order of the DDL steps and how one is run', beside: ['copy', 'sync'] },
   { name: 'copy', level: 3, does: 'holds copyRange and copyKeys: the rules of copying' },
   { name: 'sync', level: 3, does: 'keeps both sides equal while writes go on', beside: ['copy'] },
   { name: 'backfill', level: 3, does: 'copies by key range', beside: ['copy'] },

@@ -34,7 +34,14 @@ export async function runLane(
 ): Promise<LaneResult> {
   const startedAt = performance.now()
   let chunkRows = settings.batchSize
-  let progress: LaneProgress = { rows: 0, written: 0, refused: 0, chunkRows, ratePerSec: 0, throttledBy: undefined }
+  let progress: LaneProgress = {
+    rows: 0,
+    written: 0,
+    refused: 0,
+    chunkRows,
+    ratePerSec: 0,
+    throttledBy: undefined,
+  }
   const report = (change: Partial<LaneProgress>): void => {
     progress = { ...progress, ...change }
     pace.report(progress)

@@ -14,9 +14,14 @@ export function createLagThrottle({ database }: Workplace, maxReplicationLagSec:
   let answer: string | undefined
   return async () => {
     if (performance.now() - readAt < freshForMs) return answer
-    const { lagSec, reason } = await database.transaction((tx) => database.dialect.catalog.replicaLag(tx), { readOnly: true })
+    const { lagSec, reason } = await database.transaction((tx) => database.dialect.catalog.replicaLag(tx), {
+      readOnly: true,
+    })
     readAt = performance.now()
-    answer = lagSec === undefined || lagSec > maxReplicationLagSec ? `${reason}; the limit is ${maxReplicationLagSec} s` : undefined
+    answer =
+      lagSec === undefined || lagSec > maxReplicationLagSec
+        ? `${reason}; the limit is ${maxReplicationLagSec} s`
+        : undefined
     return answer
   }
 }

@@ -25,23 +25,33 @@ const busyAttempts = 5
  * refused is cut in halves until the one row is found, whose key goes into the change log for the applier.
  * @throws `BACKFILL.FENCED` when another attempt has taken over; whatever the driver throws when the database is away.
  */
-export async function copyChunk(place: Workplace, group: SyncGroup, state: RangeState, rows: number, signal: AbortSignal): Promise<Chunk> {
+export async function copyChunk(
+  place: Workplace,
+  group: SyncGroup,
+  state: RangeState,
+  rows: number,
+  signal: AbortSignal,
+): Promise<Chunk> {
   const { errors } = place.database.dialect
   let size = rows
   let conflicts: 'fail' | 'ignore' = 'fail'
-  for (let busy = 0; ; ) {
+  for (let busy = 0; ;) {
     const startedAt = performance.now()
     try {
-      const chunk = await place.database.transaction((tx) => writeChunk(place, tx, group, state, size, conflicts), {
-        applying: place.scope.migration,
-        asynchronousCommit: true,
-      })
+      const chunk = await place.database.transaction(
+        (tx) => writeChunk(place, tx, group, state, size, conflicts),
+        {
+          applying: place.scope.migration,
+          asynchronousCommit: true,
+        },
+      )
       return { ...chunk, askedRows: size, tookMs: performance.now() - startedAt, refused: false }
     } catch (error) {
       if (errors.isUniqueViolation(error) && conflicts === 'fail') conflicts = 'ignore'
       else if (errors.isBusy(error)) {
         busy += 1
-        if (size === 1 && busy >= busyAttempts) return leaveKey(place, group, state, errors.describeRejection(error))
+        if (size === 1 && busy >= busyAttempts)
+          return leaveKey(place, group, state, errors.describeRejection(error))
         size = halvedRows(size)
         await rest(jittered(20 * busy), signal)
       } else if (errors.isRejected(error)) {
@@ -74,13 +84,24 @@ async function writeChunk(
 }
 
 /** Passes over one row and leaves its key, with the reason, in the same transaction. */
-async function leaveKey({ database, scope }: Workplace, group: SyncGroup, state: RangeState, reason: string): Promise<Chunk> {
+async function leaveKey(
+  { database, scope }: Workplace,
+  group: SyncGroup,
+  state: RangeState,
+  reason: string,
+): Promise<Chunk> {
   const { copy, ranges, changeLog } = database.dialect
   const startedAt = performance.now()
   return database.transaction(async (tx) => {
     await ranges.lock(tx, scope, group.id, 'backfill', state)
-    const { end } = await copy.chunkEnd(tx, group, { after: state.cursor ?? state.range.after, upTo: state.range.upTo }, 1)
-    if (end) await changeLog.put(tx, scope, group, [{ kind: 'copy', key: end, attempts: 1, delayMs: 1000, reason }])
+    const { end } = await copy.chunkEnd(
+      tx,
+      group,
+      { after: state.cursor ?? state.range.after, upTo: state.range.upTo },
+      1,
+    )
+    if (end)
+      await changeLog.put(tx, scope, group, [{ kind: 'copy', key: end, attempts: 1, delayMs: 1000, reason }])
     const step = { cursor: end, rows: end ? 1 : 0, written: 0, done: end === undefined }
     await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
     return { ...step, askedRows: 1, tookMs: performance.now() - startedAt, refused: true }

@@ -11,7 +11,12 @@ export interface Groups {
 }
 
 /** @throws `PLAN.TABLE_MISSING`, `PLAN.COLUMN_MISSING` */
-export async function resolveGroups(tx: Transaction, dialect: Dialect, scope: Scope, migration: Migration): Promise<Groups> {
+export async function resolveGroups(
+  tx: Transaction,
+  dialect: Dialect,
+  scope: Scope,
+  migration: Migration,
+): Promise<Groups> {
   const forward = await resolveAll(tx, dialect, scope, forwardLinks(migration))
   const bySource = new Map<string, ResolvedLink[]>()
   for (const resolved of forward) {
@@ -25,10 +30,18 @@ export async function resolveGroups(tx: Transaction, dialect: Dialect, scope: Sc
   }
 }
 
-async function resolveAll(tx: Transaction, dialect: Dialect, scope: Scope, links: readonly Link[]): Promise<ResolvedLink[]> {
+async function resolveAll(
+  tx: Transaction,
+  dialect: Dialect,
+  scope: Scope,
+  links: readonly Link[],
+): Promise<ResolvedLink[]> {
   const resolved: ResolvedLink[] = []
   for (const link of links) {
-    const [target, ...parts] = await dialect.catalog.locate(tx, scope, [link.target.table, ...link.parts.map((part) => part.table)])
+    const [target, ...parts] = await dialect.catalog.locate(tx, scope, [
+      link.target.table,
+      ...link.parts.map((part) => part.table),
+    ])
     const rename = (part: LinkPart, i: number): LinkPart => ({ ...part, table: parts[i] ?? part.table })
     const [driving, ...joined] = link.parts
     resolved.push(
@@ -55,6 +68,11 @@ function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
 
 /** Every table of the old side and of the new, each once, by its name in the definition. */
 export function tablesOf(migration: Migration): { readonly old: TableName[]; readonly new: TableName[] } {
-  const distinct = (tables: readonly TableName[]): TableName[] => [...new Map(tables.map((table) => [formatTable(table), table])).values()]
-  return { old: distinct(migration.mappings.map(({ source }) => source)), new: distinct(migration.mappings.map(({ target }) => target)) }
+  const distinct = (tables: readonly TableName[]): TableName[] => [
+    ...new Map(tables.map((table) => [formatTable(table), table])).values(),
+  ]
+  return {
+    old: distinct(migration.mappings.map(({ source }) => source)),
+    new: distinct(migration.mappings.map(({ target }) => target)),
+  }
 }

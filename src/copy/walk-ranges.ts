@@ -25,7 +25,12 @@ export async function walkRanges(
   for (const group of groups)
     for (;;) {
       if (isOver()) return false
-      let state = await database.transaction((tx) => database.dialect.ranges.claim(tx, scope, group.id, purpose, lane))
+      // Nobody but us locks these rows, and the last chunk of an older attempt ends soon.
+      const lockTimeoutMs = 10_000
+      let state = await database.transaction(
+        (tx) => database.dialect.ranges.claim(tx, scope, group.id, purpose, lane),
+        { lockTimeoutMs },
+      )
       if (state === undefined) break
       for (;;) {
         const { cursor, rows, done } = await step(group, state)

@@ -30,7 +30,10 @@ export function parityGate(evidence: ParityEvidence, limits: ParityLimits): Gate
   if (evidence.rangesCompared === 0) return { open: false, reason: 'nothing was compared yet' }
   const parity = fullParity(evidence)
   if (parity < limits.minParity)
-    return { open: false, reason: `the full comparison found parity ${percentText(parity)}, ${percentText(limits.minParity)} is asked for` }
+    return {
+      open: false,
+      reason: `the full comparison found parity ${percentText(parity)}, ${percentText(limits.minParity)} is asked for`,
+    }
   const breach = sampleBreach(evidence.sample, limits)
   return breach === undefined ? { open: true } : { open: false, reason: breach }
 }
@@ -38,7 +41,8 @@ export function parityGate(evidence: ParityEvidence, limits: ParityLimits): Gate
 /** True alarm only: the sampled mismatch ratio is above the limit and more than a single row of a small sample. */
 export function sampleBreach(sample: Comparisons, limits: ParityLimits): string | undefined {
   const parity = observedParity(sample)
-  if (parity === undefined || sample.mismatched < 2 || 1 - parity <= limits.alertMismatchRatio) return undefined
+  if (parity === undefined || sample.mismatched < 2 || 1 - parity <= limits.alertMismatchRatio)
+    return undefined
   return `sampling found ${sample.mismatched} mismatches in ${sample.compared} comparisons, more than ${percentText(limits.alertMismatchRatio)}`
 }
 
@@ -56,7 +60,8 @@ export function stateParity(evidence: ParityEvidence, limits: ParityLimits): Par
   const { sample } = evidence
   return {
     parity: fullParity(evidence),
-    lowerBound: evidence.rangesCompared > 0 ? fullParity(evidence) : parityLowerBound(sample, limits.confidence),
+    lowerBound:
+      evidence.rangesCompared > 0 ? fullParity(evidence) : parityLowerBound(sample, limits.confidence),
     confidence: limits.confidence,
     compared: evidence.full.compared,
     mismatched: evidence.full.mismatched,

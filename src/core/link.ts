@@ -9,7 +9,9 @@ export interface TableName {
 }
 
 /** What fills a column of the target: an SQL expression, or a column of the part under its own name. */
-export type ColumnSource = { readonly to: string } & ({ readonly expression: string } | { readonly column: string })
+export type ColumnSource = { readonly to: string } & (
+  { readonly expression: string } | { readonly column: string }
+)
 
 /** One table that a link reads: its share of the target's columns. */
 export interface LinkPart {

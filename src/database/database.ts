@@ -4,7 +4,10 @@ import type { Dialect } from './dialect.ts'
 export type Row = Record<string, string | null>
 
 export interface Transaction {
-  query(sql: string, values?: readonly unknown[]): Promise<{ readonly rows: Row[]; readonly rowCount: number }>
+  query(
+    sql: string,
+    values?: readonly unknown[],
+  ): Promise<{ readonly rows: Row[]; readonly rowCount: number }>
 }
 
 export interface TransactionOptions {
@@ -16,17 +19,22 @@ export interface TransactionOptions {
   readonly asynchronousCommit?: boolean
   readonly statementTimeoutMs?: number
   readonly readOnly?: boolean
+  /** Every statement sees the same instant (REPEATABLE READ). Default: each statement its own (READ COMMITTED). */
+  readonly snapshot?: boolean
 }
 
 export interface Database {
   readonly name: string
   readonly dialect: Dialect
   /**
-   * Runs `fn` in one READ COMMITTED transaction on one connection and commits.
+   * Runs `fn` in one transaction on one connection and commits.
    * @throws what `fn` throws after rolling back; `DATABASE.MAY_HAVE_COMMITTED` when the answer to COMMIT was lost.
    */
   transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>
   /** One statement outside of any transaction block, on a connection of its own (concurrent index builds). */
-  standalone(sql: string, options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }): Promise<void>
+  standalone(
+    sql: string,
+    options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
+  ): Promise<void>
   close(): Promise<void>
 }

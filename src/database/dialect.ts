@@ -19,8 +19,10 @@ export interface KeyRange {
 /** A link with what the catalogue knows of it. */
 export interface ResolvedLink {
   readonly link: Link
-  /** SQL types of the driving part's key. */
+  /** SQL types of the driving part's key, without lengths: a cast to a length would cut a key of the other side. */
   readonly keyTypes: readonly string[]
+  /** Where a key column is ordered differently on the two sides: the engine's names of both orders. */
+  readonly keyOrders: readonly ({ readonly source: string; readonly target: string } | undefined)[]
   /** SQL types of the target's columns, by name, key columns included. */
   readonly targetTypes: Readonly<Record<string, string>>
 }
@@ -57,7 +59,11 @@ export interface TableDescription {
     readonly identity: boolean
   }[]
   /** Unique, valid, non-partial, immediate indexes over plain columns. */
-  readonly uniqueIndexes: readonly { readonly name: string; readonly columns: readonly string[]; readonly primary: boolean }[]
+  readonly uniqueIndexes: readonly {
+    readonly name: string
+    readonly columns: readonly string[]
+    readonly primary: boolean
+  }[]
   readonly triggers: readonly string[]
   readonly inheritors: number
 }
@@ -134,9 +140,17 @@ export interface DdlStep {
   readonly lock: string
   /** `broken`: half done (an invalid index); `apply` mends it. */
   inspect(tx: Transaction, scope: Scope): Promise<'absent' | 'present' | 'broken'>
-  apply(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }): Promise<void>
+  apply(
+    database: Database,
+    scope: Scope,
+    options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
+  ): Promise<void>
   /** Undefined where there is nothing to take back. */
-  undo?(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }): Promise<void>
+  undo?(
+    database: Database,
+    scope: Scope,
+    options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
+  ): Promise<void>
 }
 
 export interface TargetTableSpec {
@@ -211,7 +225,10 @@ export interface Dialect {
     blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>
     /** @throws what the server says of an expression that it cannot evaluate, as `PLAN.MAPPING_REFUSED` */
     explainLink(tx: Transaction, link: ResolvedLink): Promise<void>
-    explainQuery(tx: Transaction, sql: string): Promise<{ readonly indexes: readonly string[]; readonly sequentialScans: readonly string[] }>
+    explainQuery(
+      tx: Transaction,
+      sql: string,
+    ): Promise<{ readonly indexes: readonly string[]; readonly sequentialScans: readonly string[] }>
     replicaLag(tx: Transaction): Promise<ReplicaLag>
   }
   readonly ddl: {
@@ -228,6 +245,13 @@ export interface Dialect {
     removeTriggers(group: SyncGroup): DdlStep
     renameTable(table: TableName, to: string): DdlStep
     dropTable(table: TableName): DdlStep
+    /** After the contract: everything of ours goes but the flags, which applications may still read. */
+    tidyScope(
+      database: Database,
+      scope: Scope,
+      groups: readonly SyncGroup[],
+      options: { readonly lockTimeoutMs: number },
+    ): Promise<void>
     dropScope(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number }): Promise<void>
     analyze(database: Database, table: TableName): Promise<void>
     retiredName(table: TableName): string
@@ -239,7 +263,13 @@ export interface Dialect {
   }
   readonly triggers: {
     /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */
-    install(tx: Transaction, scope: Scope, group: SyncGroup, mode: TriggerMode, settings: SyncSettings): Promise<void>
+    install(
+      tx: Transaction,
+      scope: Scope,
+      group: SyncGroup,
+      mode: TriggerMode,
+      settings: SyncSettings,
+    ): Promise<void>
     remove(tx: Transaction, scope: Scope, group: SyncGroup): Promise<void>
     /** The triggers that a statement would meet now, or what is wrong: disabled, missing, replaced. */
     check(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly string[]>
@@ -248,12 +278,26 @@ export interface Dialect {
     read(tx: Transaction, scope: Scope): Promise<readonly string[]>
     exists(tx: Transaction, scope: Scope): Promise<boolean>
   }
+  /** The definition as it was approved, kept where the rows are, so that no history has to carry it again and again. */
+  readonly definitions: {
+    save(tx: Transaction, scope: Scope, fingerprint: string, definition: string): Promise<void>
+    load(
+      tx: Transaction,
+      scope: Scope,
+    ): Promise<{ readonly fingerprint: string; readonly definition: string } | undefined>
+  }
   readonly changeLog: {
     /** Takes up to `limit` due entries out of the log, in this transaction: a rollback brings them back. */
-    take(tx: Transaction, scope: Scope, group: SyncGroup, limit: number, attempts: 'fresh' | 'retried'): Promise<ChangeLogEntry[]>
+    take(
+      tx: Transaction,
+      scope: Scope,
+      group: SyncGroup,
+      limit: number,
+      attempts: 'fresh' | 'retried',
+    ): Promise<ChangeLogEntry[]>
     put(tx: Transaction, scope: Scope, group: SyncGroup, entries: readonly LogEntryInput[]): Promise<void>
     state(tx: Transaction, scope: Scope, group: SyncGroup): Promise<ChangeLogState>
-    /** Those of `keys` that have an entry. */
+    /** Those of `keys` that have an entry; all of them while a truncation waits. */
     pendingKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[]): Promise<Key[]>
     /** Ids of the truncations that are visible now; they are removed by id after every target row was looked at. */
     truncations(tx: Transaction, scope: Scope, group: SyncGroup): Promise<string[]>
@@ -261,49 +305,108 @@ export interface Dialect {
   }
   readonly copy: {
     /** Rule 4: adds what is missing in `range`, never overwrites, takes no lock on source rows. Returns the rows it added. */
-    insertMissing(tx: Transaction, link: ResolvedLink, range: KeyRange, conflicts: 'fail' | 'ignore'): Promise<number>
+    insertMissing(
+      tx: Transaction,
+      link: ResolvedLink,
+      range: KeyRange,
+      conflicts: 'fail' | 'ignore',
+    ): Promise<number>
     /** Rule 3: the target equals what the source says now, for every link of the group. */
-    copyKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[], locks: 'skip' | 'wait'): Promise<CopiedKeys>
+    copyKeys(
+      tx: Transaction,
+      scope: Scope,
+      group: SyncGroup,
+      keys: readonly Key[],
+      locks: 'skip' | 'wait',
+    ): Promise<CopiedKeys>
     /** The key that ends a chunk of `rows` rows, or undefined where the range ends first, and the rows counted. */
-    chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<{ readonly end: Key | undefined; readonly rows: number }>
+    chunkEnd(
+      tx: Transaction,
+      group: SyncGroup,
+      range: KeyRange,
+      rows: number,
+    ): Promise<{ readonly end: Key | undefined; readonly rows: number }>
     /** The next `rows` keys of the *target* above `after`, for looking at every target row. */
     targetKeys(tx: Transaction, link: ResolvedLink, after: Key | undefined, rows: number): Promise<Key[]>
   }
   readonly compare: {
     range(tx: Transaction, link: ResolvedLink, range: KeyRange, limit: number): Promise<Comparison>
-    /** `quiet`: with the rows of both sides share-locked, so that nobody changes them meanwhile; busy keys are left out and returned. */
-    keys(tx: Transaction, link: ResolvedLink, keys: readonly Key[], look: 'fleeting' | 'quiet'): Promise<Comparison & { readonly busy: readonly Key[] }>
+    /** Locks nothing. In a `snapshot` transaction it can be held against the change log of the same instant. */
+    keys(tx: Transaction, link: ResolvedLink, keys: readonly Key[]): Promise<Comparison>
     /** A page's worth of keys, drawn from the source and from the target in turn. */
     sampleKeys(tx: Transaction, link: ResolvedLink, side: 'source' | 'target', rows: number): Promise<Key[]>
   }
   readonly ranges: {
     reset(tx: Transaction, scope: Scope, purpose: RangePurpose): Promise<void>
-    plan(tx: Transaction, scope: Scope, group: SyncGroup, purpose: RangePurpose, ranges: number): Promise<void>
+    plan(
+      tx: Transaction,
+      scope: Scope,
+      group: SyncGroup,
+      purpose: RangePurpose,
+      ranges: number,
+    ): Promise<void>
     /** Gives `lane` its unfinished range again, else the next free one, with a new fence that shuts older attempts out. */
-    claim(tx: Transaction, scope: Scope, groupId: string, purpose: RangePurpose, lane: number): Promise<RangeState | undefined>
+    claim(
+      tx: Transaction,
+      scope: Scope,
+      groupId: string,
+      purpose: RangePurpose,
+      lane: number,
+    ): Promise<RangeState | undefined>
     /** Rows of a pass that no lane has begun are handed out again; used when the number of lanes shrinks. */
     release(tx: Transaction, scope: Scope, purpose: RangePurpose, fromLane: number): Promise<void>
     /** Locks the range for this transaction. @throws `BACKFILL.FENCED` when another attempt has taken over */
-    lock(tx: Transaction, scope: Scope, groupId: string, purpose: RangePurpose, state: RangeState): Promise<void>
+    lock(
+      tx: Transaction,
+      scope: Scope,
+      groupId: string,
+      purpose: RangePurpose,
+      state: RangeState,
+    ): Promise<void>
     advance(
       tx: Transaction,
       scope: Scope,
       groupId: string,
       purpose: RangePurpose,
       id: number,
-      step: { readonly cursor: Key | undefined; readonly rows: number; readonly written: number; readonly done: boolean },
+      step: {
+        readonly cursor: Key | undefined
+        readonly rows: number
+        readonly written: number
+        readonly done: boolean
+      },
     ): Promise<void>
     totals(tx: Transaction, scope: Scope, purpose: RangePurpose): Promise<RangeTotals>
+    /** Before the first look at the source: this transaction may read a row and add it to the target after the row is gone. */
     markChunkRunning(tx: Transaction, scope: Scope): Promise<void>
   }
   readonly parity: {
-    add(tx: Transaction, scope: Scope, link: string, source: 'full' | 'sample', counts: ParityCounts): Promise<void>
-    read(tx: Transaction, scope: Scope): Promise<readonly (ParityCounts & { readonly link: string; readonly source: 'full' | 'sample' })[]>
+    add(
+      tx: Transaction,
+      scope: Scope,
+      link: string,
+      source: 'full' | 'sample',
+      counts: ParityCounts,
+    ): Promise<void>
+    read(
+      tx: Transaction,
+      scope: Scope,
+    ): Promise<readonly (ParityCounts & { readonly link: string; readonly source: 'full' | 'sample' })[]>
     reset(tx: Transaction, scope: Scope, source: 'full' | 'sample', links: readonly string[]): Promise<void>
   }
   readonly flags: {
-    set(tx: Transaction, scope: Scope, flags: Readonly<Record<string, number>>, primary?: 'old' | 'new'): Promise<number>
-    read(tx: Transaction, scope: Scope): Promise<{ readonly flags: readonly Flag[]; readonly primary: 'old' | 'new'; readonly epoch: number } | undefined>
+    set(
+      tx: Transaction,
+      scope: Scope,
+      flags: Readonly<Record<string, number>>,
+      primary?: 'old' | 'new',
+    ): Promise<number>
+    read(
+      tx: Transaction,
+      scope: Scope,
+    ): Promise<
+      { readonly flags: readonly Flag[]; readonly primary: 'old' | 'new'; readonly epoch: number } | undefined
+    >
   }
 }
 

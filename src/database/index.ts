@@ -10,7 +10,8 @@ export type * from './dialect.ts'
  */
 export function databaseUrl(name: string, environment: NodeJS.ProcessEnv = process.env): string {
   const variable = `CROSSFADE_DATABASE_${name.toUpperCase()}_URL`
-  const url = environment[variable] ?? (name === 'default' ? environment['CROSSFADE_DATABASE_URL'] : undefined)
+  const url =
+    environment[variable] ?? (name === 'default' ? environment['CROSSFADE_DATABASE_URL'] : undefined)
   if (url) return url
   throw new CrossfadeError({
     kind: 'input',
@@ -26,7 +27,11 @@ export function databaseUrl(name: string, environment: NodeJS.ProcessEnv = proce
  */
 export async function openDatabase(
   name: string,
-  options: { readonly url?: string; readonly maxConnections?: number; readonly applicationName?: string } = {},
+  options: {
+    readonly url?: string
+    readonly maxConnections?: number
+    readonly applicationName?: string
+  } = {},
 ): Promise<Database> {
   const url = options.url ?? databaseUrl(name)
   const scheme = /^([a-z]+):/.exec(url)?.[1] ?? ''
@@ -41,3 +46,6 @@ export async function openDatabase(
     mend: 'Use a URL that starts with postgres:// or postgresql://.',
   })
 }
+
+/** Any error of a driver as one of ours, without row values. The drivers that are not loaded cannot have thrown it. */
+export { toCrossfadeError } from './postgres/errors.ts'

@@ -20,11 +20,17 @@ export function captureSteps(dialect: Dialect, migration: Migration, groups: Gro
   return [
     ddl.registerTables(tables),
     ...migration.expand.tables.flatMap((table) => [
-      ...table.indexes.filter((index) => index.unique || migration.expand.indexes === 'before-backfill').map((index) => ddl.createIndex(table, index)),
+      ...table.indexes
+        .filter((index) => index.unique || migration.expand.indexes === 'before-backfill')
+        .map((index) => ddl.createIndex(table, index)),
       ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
-      ...(migration.expand.indexes === 'before-backfill' ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)) : []),
+      ...(migration.expand.indexes === 'before-backfill'
+        ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key))
+        : []),
     ]),
-    ...migration.mappings.filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target))).map(({ source, target }) => ddl.copyGrants(source, target)),
+    ...migration.mappings
+      .filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target)))
+      .map(({ source, target }) => ddl.copyGrants(source, target)),
     ...[...groups.forward, ...groups.reverse].map((group) => ddl.createChangeLog(group)),
     ...groups.forward.map((group) => ddl.installTriggers(group, 'copy', migration.sync)),
   ]
@@ -41,12 +47,19 @@ export function completionSteps({ ddl }: Dialect, migration: Migration): DdlStep
 
 /** Every step of a migration that has an undo, in the order of undoing: the last first. */
 export function undoableSteps(dialect: Dialect, migration: Migration, groups: Groups | undefined): DdlStep[] {
-  const steps = [...foundationSteps(dialect, migration), ...(groups ? captureSteps(dialect, migration, groups) : []), ...completionSteps(dialect, migration)]
+  const steps = [
+    ...foundationSteps(dialect, migration),
+    ...(groups ? captureSteps(dialect, migration, groups) : []),
+    ...completionSteps(dialect, migration),
+  ]
   return steps.reverse()
 }
 
 /** @throws `CUTOVER.INCOMPLETE` naming every declared object that is not there and valid. */
-export async function assertComplete(steps: readonly DdlStep[], inspect: (step: DdlStep) => Promise<'absent' | 'present' | 'broken'>): Promise<void> {
+export async function assertComplete(
+  steps: readonly DdlStep[],
+  inspect: (step: DdlStep) => Promise<'absent' | 'present' | 'broken'>,
+): Promise<void> {
   const missing: string[] = []
   for (const step of steps) if ((await inspect(step)) !== 'present') missing.push(step.title)
   if (missing.length === 0) return

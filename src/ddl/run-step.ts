@@ -36,18 +36,32 @@ interface Watch {
  * statement whose answer was lost may have run.
  * @throws `DDL.BLOCKED` naming who holds the locks, when the last attempt did not get them; `DDL.CANCELLED`.
  */
-export async function runStep(place: Workplace, step: DdlStep, tables: readonly TableName[], watch: Watch): Promise<StepOutcome> {
+export async function runStep(
+  place: Workplace,
+  step: DdlStep,
+  tables: readonly TableName[],
+  watch: Watch,
+): Promise<StepOutcome> {
   return attempt(place, step.title, tables, watch, async (patience, attempts, startedAt) => {
     const before = await place.database.transaction((tx) => step.inspect(tx, place.scope))
     const outcome = { id: step.id, title: step.title, attempts }
-    if (before === 'present') return { ...outcome, did: attempts > 1 ? 'applied' : 'was there', tookMs: elapsed(startedAt) }
-    await step.apply(place.database, place.scope, { lockTimeoutMs: patience.lockTimeoutMs, signal: watch.signal })
+    if (before === 'present')
+      return { ...outcome, did: attempts > 1 ? 'applied' : 'was there', tookMs: elapsed(startedAt) }
+    await step.apply(place.database, place.scope, {
+      lockTimeoutMs: patience.lockTimeoutMs,
+      signal: watch.signal,
+    })
     return { ...outcome, did: before === 'broken' ? 'mended' : 'applied', tookMs: elapsed(startedAt) }
   })
 }
 
 /** Takes a step back, where there is anything to take back. */
-export async function undoStep(place: Workplace, step: DdlStep, tables: readonly TableName[], watch: Watch): Promise<StepOutcome> {
+export async function undoStep(
+  place: Workplace,
+  step: DdlStep,
+  tables: readonly TableName[],
+  watch: Watch,
+): Promise<StepOutcome> {
   const { undo } = step
   if (undo === undefined) return { id: step.id, title: step.title, did: 'left', tookMs: 0, attempts: 0 }
   return attempt(place, `Undo: ${step.title}`, tables, watch, async (patience, attempts, startedAt) => {

@@ -1,9 +1,8 @@
-import { formatTable, type TableName } from '../core/link.ts'
+import type { TableName } from '../core/link.ts'
 import { resolveGroups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { Transaction } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
-import { CrossfadeError } from '../errors/index.ts'
 import { drainWithin } from '../sync/drain.ts'
 
 /** Which of the two tables has the name that the application uses. */
@@ -16,10 +15,17 @@ interface Pair {
   readonly target: TableName
 }
 
-async function locatePairs({ database, scope }: Workplace, tx: Transaction, migration: Migration): Promise<Pair[]> {
+async function locatePairs(
+  { database, scope }: Workplace,
+  tx: Transaction,
+  migration: Migration,
+): Promise<Pair[]> {
   const pairs: Pair[] = []
   for (const { source, target } of migration.mappings) {
-    const [nowSource = source, nowTarget = target] = await database.dialect.catalog.locate(tx, scope, [source, target])
+    const [nowSource = source, nowTarget = target] = await database.dialect.catalog.locate(tx, scope, [
+      source,
+      target,
+    ])
     pairs.push({ declared: { source, target }, source: nowSource, target: nowTarget })
   }
   return pairs
@@ -37,14 +43,22 @@ export async function isSwapped(place: Workplace, tx: Transaction, migration: Mi
  * on with the other table. Looks first, so that it is safe to run again when the answer to COMMIT was lost.
  * @throws `CUTOVER.NOT_DRAINED` when a key cannot be copied now; nothing has changed then.
  */
-export async function swapNames(place: Workplace, tx: Transaction, migration: Migration, direction: SwapDirection): Promise<'swapped' | 'was swapped'> {
+export async function swapNames(
+  place: Workplace,
+  tx: Transaction,
+  migration: Migration,
+  direction: SwapDirection,
+): Promise<'swapped' | 'was swapped'> {
   const { database, scope } = place
   const { ddl, flags, triggers } = database.dialect
   const toNew = direction === 'to-new'
   if ((await isSwapped(place, tx, migration)) === toNew) return 'was swapped'
 
   const pairs = await locatePairs(place, tx, migration)
-  await ddl.lockExclusively(tx, pairs.flatMap((pair) => [pair.source, pair.target]))
+  await ddl.lockExclusively(
+    tx,
+    pairs.flatMap((pair) => [pair.source, pair.target]),
+  )
   const before = await resolveGroups(tx, database.dialect, scope, migration)
   const leading = toNew ? before.forward : before.reverse
   for (const group of leading) await drainWithin(place, tx, group)
@@ -60,19 +74,8 @@ export async function swapNames(place: Workplace, tx: Transaction, migration: Mi
     }
 
   const after = await resolveGroups(tx, database.dialect, scope, migration)
-  for (const group of toNew ? after.reverse : after.forward) await triggers.install(tx, scope, group, 'copy', migration.sync)
+  for (const group of toNew ? after.reverse : after.forward)
+    await triggers.install(tx, scope, group, 'copy', migration.sync)
   await flags.set(tx, scope, { [migration.flags.readEnabled]: toNew ? 100 : 0 }, toNew ? 'new' : 'old')
   return 'swapped'
-}
-
-/** Swap renames within a schema; the definition is refused before anything is touched where that cannot be. */
-export function assertSwappable(migration: Migration): void {
-  const apart = migration.mappings.filter(({ source, target }) => source.schema !== target.schema)
-  if (apart.length === 0) return
-  throw new CrossfadeError({
-    kind: 'input',
-    code: 'CUTOVER.SCHEMAS_DIFFER',
-    message: `Swap exchanges names within one schema, but ${apart.map((mapping) => `${formatTable(mapping.source)} and ${formatTable(mapping.target)}`).join(', ')} are in two.`,
-    mend: 'Create the target in the source’s schema, or use cutover.mode "flags".',
-  })
 }

@@ -12,7 +12,11 @@ type Backfill = ParsedDefinition['backfill']
 
 /** A definition with every default filled in: plain JSON, the input of the workflow. */
 export type Migration = Omit<ParsedDefinition, 'flags' | 'backfill' | 'metrics' | '$schema'> & {
-  readonly flags: { readonly writeEnabled: string; readonly readEnabled: string; readonly backfillActive: string }
+  readonly flags: {
+    readonly writeEnabled: string
+    readonly readEnabled: string
+    readonly backfillActive: string
+  }
   readonly backfill: Backfill & { readonly rateLimitMs: number; readonly targetChunkMs: number }
   readonly metrics: ParsedDefinition['metrics'] & { readonly prefix: string }
 }
@@ -76,7 +80,10 @@ function invalid(findings: readonly Finding[]): CrossfadeError {
   return new CrossfadeError({
     kind: 'input',
     code: 'DEFINITION.INVALID',
-    message: ['The definition is not valid:', ...findings.map(({ path, problem }) => `  ${path}: ${problem}`)].join('\n'),
+    message: [
+      'The definition is not valid:',
+      ...findings.map(({ path, problem }) => `  ${path}: ${problem}`),
+    ].join('\n'),
     mend: `Correct ${findings[0]?.path ?? 'it'}; \`crossfade schema\` prints what a definition may hold.`,
     details: { findings },
   })
@@ -90,7 +97,9 @@ function flattenIssue(issue: Issue, above: PropertyKey[]): Finding[] {
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {
     const deepest = [...issue.errors].sort((a, b) => depth(b) - depth(a))[0] ?? []
     if (depth(deepest) > 0) return deepest.flatMap((inner) => flattenIssue(inner, path))
-    const expected = [...new Set(issue.errors.flat().map((inner) => inner.message.replace(/^Invalid input: /, '')))]
+    const expected = [
+      ...new Set(issue.errors.flat().map((inner) => inner.message.replace(/^Invalid input: /, ''))),
+    ]
     return [{ path: formatPath(path), problem: expected.join(', or ') }]
   }
   return [{ path: formatPath(path), problem: issue.message }]
@@ -100,7 +109,9 @@ const depth = (issues: readonly Issue[]): number => Math.max(0, ...issues.map((i
 
 function formatPath(path: readonly PropertyKey[]): string {
   if (path.length === 0) return '(the definition)'
-  return path.map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`)).join('')
+  return path
+    .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i > 0 ? '.' : ''}${String(part)}`))
+    .join('')
 }
 
 /** What no single field can know. */
@@ -109,44 +120,87 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
   mappings.forEach((mapping, i) => {
     const at = `mappings[${i}]`
     const keyTargets = Object.values(mapping.key)
-    if (new Set(keyTargets).size !== keyTargets.length) findings.push({ path: `${at}.key`, problem: 'names one target column twice' })
+    if (new Set(keyTargets).size !== keyTargets.length)
+      findings.push({ path: `${at}.key`, problem: 'names one target column twice' })
     for (const column of keyTargets)
-      if (column in mapping.columns) findings.push({ path: `${at}.columns.${column}`, problem: 'is filled by the key already; leave it out' })
-    if (isSameTable(mapping.source, mapping.target)) findings.push({ path: `${at}.target`, problem: 'is the source itself' })
+      if (column in mapping.columns)
+        findings.push({
+          path: `${at}.columns.${column}`,
+          problem: 'is filled by the key already; leave it out',
+        })
+    if (isSameTable(mapping.source, mapping.target))
+      findings.push({ path: `${at}.target`, problem: 'is the source itself' })
     if (mapping.reverse !== false)
       for (const column of Object.keys(mapping.key))
         if (column in mapping.reverse.columns)
-          findings.push({ path: `${at}.reverse.columns.${column}`, problem: 'is filled by the key already; leave it out' })
+          findings.push({
+            path: `${at}.reverse.columns.${column}`,
+            problem: 'is filled by the key already; leave it out',
+          })
     for (let j = 0; j < i; j++) {
       const other = mappings[j]
       if (!other) continue
       if (isSameTable(other.target, mapping.target))
-        findings.push({ path: `${at}.target`, problem: `is the target of mappings[${j}] too; several sources of one target are not supported yet` })
-      if (isSameTable(other.source, mapping.source) && Object.keys(other.key).join() !== Object.keys(mapping.key).join())
-        findings.push({ path: `${at}.key`, problem: `must name the source's key columns in the same order as mappings[${j}].key` })
-      if (isSameTable(other.source, mapping.source) && (other.reverse === false) !== (mapping.reverse === false))
-        findings.push({ path: `${at}.reverse`, problem: `must be given for all mappings of ${formatTable(mapping.source)}, or be false for all` })
+        findings.push({
+          path: `${at}.target`,
+          problem: `is the target of mappings[${j}] too; several sources of one target are not supported yet`,
+        })
+      if (
+        isSameTable(other.source, mapping.source) &&
+        Object.keys(other.key).join() !== Object.keys(mapping.key).join()
+      )
+        findings.push({
+          path: `${at}.key`,
+          problem: `must name the source's key columns in the same order as mappings[${j}].key`,
+        })
+      if (
+        isSameTable(other.source, mapping.source) &&
+        (other.reverse === false) !== (mapping.reverse === false)
+      )
+        findings.push({
+          path: `${at}.reverse`,
+          problem: `must be given for all mappings of ${formatTable(mapping.source)}, or be false for all`,
+        })
     }
     if (mappings.some((other) => isSameTable(other.source, mapping.target)))
-      findings.push({ path: `${at}.target`, problem: 'is a source of another mapping; run the two as migrations after each other' })
+      findings.push({
+        path: `${at}.target`,
+        problem: 'is a source of another mapping; run the two as migrations after each other',
+      })
   })
   const sources = new Set(mappings.map((mapping) => formatTable(mapping.source)))
   if (cutover.mode === 'swap' && sources.size !== mappings.length)
-    findings.push({ path: 'cutover.mode', problem: 'swap exchanges names one for one; a split needs "flags"' })
+    findings.push({
+      path: 'cutover.mode',
+      problem: 'swap exchanges names one for one; a split needs "flags"',
+    })
   if (cutover.mode === 'swap' && mappings.some((mapping) => mapping.where !== undefined))
-    findings.push({ path: 'cutover.mode', problem: 'swap would hide the rows that a filter leaves behind; use "flags"' })
+    findings.push({
+      path: 'cutover.mode',
+      problem: 'swap would hide the rows that a filter leaves behind; use "flags"',
+    })
   for (const [i, table] of expand.tables.entries())
     if (!mappings.some((mapping) => isSameTable(mapping.target, table.table)))
       findings.push({ path: `expand.tables[${i}].table`, problem: 'is the target of no mapping' })
-  for (const [path, value] of [['retire.soak', retire.soak], ['contract.observe', contract.observe], ['contract.soak', contract.soak]] as const)
+  for (const [path, value] of [
+    ['retire.soak', retire.soak],
+    ['contract.observe', contract.observe],
+    ['contract.soak', contract.soak],
+  ] as const)
     if (parseDurationMs(value) === undefined) findings.push({ path, problem: 'is no duration' })
-  for (const [path, steps] of [['expand.sql', expand.sql], ['contract.sql', contract.sql]] as const)
-    if (new Set(steps.map((step) => step.name)).size !== steps.length) findings.push({ path, problem: 'uses one step name twice' })
+  for (const [path, steps] of [
+    ['expand.sql', expand.sql],
+    ['contract.sql', contract.sql],
+  ] as const)
+    if (new Set(steps.map((step) => step.name)).size !== steps.length)
+      findings.push({ path, problem: 'uses one step name twice' })
   return findings
 }
 
 const toPartColumns = (columns: Record<string, string | true>): LinkPart['columns'] =>
-  Object.entries(columns).map(([to, expression]) => (expression === true ? { to, column: to } : { to, expression }))
+  Object.entries(columns).map(([to, expression]) =>
+    expression === true ? { to, column: to } : { to, expression },
+  )
 
 /** One link a mapping, from the old side to the new. */
 export function forwardLinks({ mappings }: Migration): Link[] {
@@ -178,7 +232,13 @@ export function reverseLinks({ mappings }: Migration): Link[] {
     const parts = group.flatMap((mapping) =>
       mapping.reverse === false
         ? []
-        : [{ table: mapping.target, key: Object.values(mapping.key), columns: toPartColumns(mapping.reverse.columns) }],
+        : [
+            {
+              table: mapping.target,
+              key: Object.values(mapping.key),
+              columns: toPartColumns(mapping.reverse.columns),
+            },
+          ],
     )
     const [driving, ...joined] = parts
     if (!driving) return []

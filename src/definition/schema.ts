@@ -9,7 +9,9 @@ import { durationPattern } from '../core/durations.ts'
 const identifier = z
   .string()
   .min(1)
-  .refine((name) => Buffer.byteLength(name) <= 63, { error: 'is longer than the 63 bytes that the database keeps of a name' })
+  .refine((name) => Buffer.byteLength(name) <= 63, {
+    error: 'is longer than the 63 bytes that the database keeps of a name',
+  })
   .refine((name) => !name.includes('\0'), { error: 'contains a NUL character' })
 
 const duration = z
@@ -20,16 +22,26 @@ const sqlExpression = z.string().trim().min(1).describe('An SQL expression over 
 
 const tableName = z
   .union([
-    z.string().min(1).describe('"schema.table" or "table" (then schema public). Taken literally: no case folding, no quotes.'),
+    z
+      .string()
+      .min(1)
+      .describe(
+        '"schema.table" or "table" (then schema public). Taken literally: no case folding, no quotes.',
+      ),
     z.strictObject({ schema: identifier.default('public'), name: identifier }),
   ])
   .transform((value, context) => {
     if (typeof value !== 'string') return value
     const [first = '', ...rest] = value.split('.')
-    const table = rest.length === 0 ? { schema: 'public', name: first } : { schema: first, name: rest.join('.') }
+    const table =
+      rest.length === 0 ? { schema: 'public', name: first } : { schema: first, name: rest.join('.') }
     for (const part of [table.schema, table.name]) {
       const checked = identifier.safeParse(part)
-      if (!checked.success) context.addIssue({ code: 'custom', message: `"${part}" is no table name: ${checked.error.issues[0]?.message}` })
+      if (!checked.success)
+        context.addIssue({
+          code: 'custom',
+          message: `"${part}" is no table name: ${checked.error.issues[0]?.message}`,
+        })
     }
     return table
   })
@@ -52,17 +64,25 @@ const mapping = z.strictObject({
       z.strictObject({ columns: columns.describe('Source column → SQL expression over the target row.') }),
       z.literal(false),
     ])
-    .describe('How a row of the new side becomes a row of the old side; false: there is no way back after retire.'),
+    .describe(
+      'How a row of the new side becomes a row of the old side; false: there is no way back after retire.',
+    ),
 })
 
 const index = z.strictObject({
   name: identifier,
-  on: z.string().trim().min(1).describe('What follows ON table: "(lower(email))", "USING gin (tags)", "(a) INCLUDE (b) WHERE c".'),
+  on: z
+    .string()
+    .trim()
+    .min(1)
+    .describe('What follows ON table: "(lower(email))", "USING gin (tags)", "(a) INCLUDE (b) WHERE c".'),
   unique: z.boolean().default(false),
 })
 
 const targetTable = z.strictObject({
-  columns: z.record(identifier, z.string().trim().min(1)).describe('Column → type with its constraints: "bigint NOT NULL".'),
+  columns: z
+    .record(identifier, z.string().trim().min(1))
+    .describe('Column → type with its constraints: "bigint NOT NULL".'),
   primaryKey: z.array(identifier).min(1),
   indexes: z.array(index).default([]),
   checks: z.array(z.strictObject({ name: identifier, expression: sqlExpression })).default([]),
@@ -72,35 +92,62 @@ const targetTable = z.strictObject({
         name: identifier,
         columns: z.array(identifier).min(1),
         references: z.strictObject({ table: tableName, columns: z.array(identifier).min(1) }),
-        onDelete: z.enum(['no action', 'restrict', 'cascade', 'set null', 'set default']).default('no action'),
+        onDelete: z
+          .enum(['no action', 'restrict', 'cascade', 'set null', 'set default'])
+          .default('no action'),
       }),
     )
     .default([]),
 })
 
 const ownStatement = z.strictObject({
-  name: z.string().regex(/^[a-z0-9][a-z0-9-]*$/).describe('The step’s name in plans and reports; the statement runs once under this name.'),
+  name: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9-]*$/)
+    .describe('The step’s name in plans and reports; the statement runs once under this name.'),
   up: z.string().trim().min(1),
-  down: z.string().trim().min(1).optional().describe('How abort undoes it. Without it, abort leaves it and says so.'),
+  down: z
+    .string()
+    .trim()
+    .min(1)
+    .optional()
+    .describe('How abort undoes it. Without it, abort leaves it and says so.'),
 })
 
 const percent = z.number().min(0).max(100)
 
 export const definitionSchema = z.strictObject({
   $schema: z.string().optional(),
-  name: z.string().regex(/^[a-z][a-z0-9_-]{0,39}$/, { error: 'must be 1 to 40 of a–z, 0–9, - and _, starting with a letter' }),
+  name: z
+    .string()
+    .regex(/^[a-z][a-z0-9_-]{0,39}$/, {
+      error: 'must be 1 to 40 of a–z, 0–9, - and _, starting with a letter',
+    }),
   kind: z.literal('table'),
   database: z
     .string()
     .regex(/^[a-z][a-z0-9_]*$/)
     .default('default')
-    .describe('A name, never a URL: the worker reads CROSSFADE_DATABASE_<NAME>_URL, for "default" also CROSSFADE_DATABASE_URL.'),
+    .describe(
+      'A name, never a URL: the worker reads CROSSFADE_DATABASE_<NAME>_URL, for "default" also CROSSFADE_DATABASE_URL.',
+    ),
   mappings: z.array(mapping).min(1),
   sync: z
     .strictObject({
       method: z.literal('trigger').default('trigger'),
-      maxWaitMs: z.number().int().min(1).max(500).default(10).describe('The longest that an application statement waits for the new side.'),
-      inlineRows: z.number().int().min(0).default(200).describe('Statements that touch more rows only leave their keys in the change log.'),
+      maxWaitMs: z
+        .number()
+        .int()
+        .min(1)
+        .max(500)
+        .default(10)
+        .describe('The longest that an application statement waits for the new side.'),
+      inlineRows: z
+        .number()
+        .int()
+        .min(0)
+        .default(200)
+        .describe('Statements that touch more rows only leave their keys in the change log.'),
     })
     .prefault({}),
   expand: z
@@ -110,7 +157,9 @@ export const definitionSchema = z.strictObject({
       indexes: z
         .enum(['after-backfill', 'before-backfill'])
         .default('after-backfill')
-        .describe('When the secondary indexes of new tables are built; copying into a bare table is 2.5 to 3.5 times faster.'),
+        .describe(
+          'When the secondary indexes of new tables are built; copying into a bare table is 2.5 to 3.5 times faster.',
+        ),
     })
     .prefault({}),
   cutover: z
@@ -130,45 +179,78 @@ export const definitionSchema = z.strictObject({
           error: 'must rise from step to step',
         }),
       queries: z
-        .array(z.strictObject({ name: z.string().min(1), sql: z.string().trim().min(1), index: identifier.optional() }))
+        .array(
+          z.strictObject({
+            name: z.string().min(1),
+            sql: z.string().trim().min(1),
+            index: identifier.optional(),
+          }),
+        )
         .default([])
-        .describe('Queries of the application on the new side; cutover proves with EXPLAIN (ANALYZE) that each uses an index.'),
+        .describe(
+          'Queries of the application on the new side; cutover proves with EXPLAIN (ANALYZE) that each uses an index.',
+        ),
     })
     .prefault({}),
   retire: z
-    .strictObject({ soak: duration.default('7d').describe('How long the old side is kept in step after the new side became primary.') })
+    .strictObject({
+      soak: duration
+        .default('7d')
+        .describe('How long the old side is kept in step after the new side became primary.'),
+    })
     .prefault({}),
   contract: z
     .strictObject({
-      observe: duration.default('10m').describe('How long nothing may touch the old side before it is renamed away.'),
+      observe: duration
+        .default('10m')
+        .describe('How long nothing may touch the old side before it is renamed away.'),
       soak: duration.default('1d').describe('How long the renamed old side is kept before it is dropped.'),
       drop: z.boolean().default(true),
       sql: z.array(ownStatement).default([]),
     })
     .prefault({}),
   flags: z
-    .strictObject({ writeEnabled: z.string().min(1).optional(), readEnabled: z.string().min(1).optional(), backfillActive: z.string().min(1).optional() })
+    .strictObject({
+      writeEnabled: z.string().min(1).optional(),
+      readEnabled: z.string().min(1).optional(),
+      backfillActive: z.string().min(1).optional(),
+    })
     .prefault({}),
   backfill: z
     .strictObject({
-      batchSize: z.number().int().min(1).default(500).describe('Rows of the first chunk; then chunks adapt to targetChunkMs.'),
+      batchSize: z
+        .number()
+        .int()
+        .min(1)
+        .default(500)
+        .describe('Rows of the first chunk; then chunks adapt to targetChunkMs.'),
       maxBatchSize: z.number().int().min(1).default(20_000),
       maxConcurrency: z.number().int().min(1).max(64).default(10).describe('The most lanes.'),
-      rateLimitMs: z.number().min(0).optional().describe('Least delay between chunks of a lane. Default 100, with profile fast 0.'),
+      rateLimitMs: z
+        .number()
+        .min(0)
+        .optional()
+        .describe('Least delay between chunks of a lane. Default 100, with profile fast 0.'),
       maxReplicationLagSec: z.number().positive().default(5),
       retryAttempts: z.number().int().min(0).default(3),
       retryBackoffBaseMs: z.number().int().min(1).default(1000),
       targetChunkMs: z.number().positive().optional().describe('Default 50, with profile fast 150.'),
       profile: z.enum(['gentle', 'fast']).default('gentle'),
     })
-    .refine((backfill) => backfill.batchSize <= backfill.maxBatchSize, { path: ['batchSize'], error: 'is larger than maxBatchSize' })
+    .refine((backfill) => backfill.batchSize <= backfill.maxBatchSize, {
+      path: ['batchSize'],
+      error: 'is larger than maxBatchSize',
+    })
     .prefault({}),
   metrics: z
     .strictObject({
       prefix: z.string().min(1).optional(),
       enabled: z.boolean().default(true),
       alertThresholds: z
-        .strictObject({ errorRate: z.number().positive().default(0.5), lagThreshold: z.number().positive().default(10) })
+        .strictObject({
+          errorRate: z.number().positive().default(0.5),
+          lagThreshold: z.number().positive().default(10),
+        })
         .prefault({}),
     })
     .prefault({}),

@@ -50,7 +50,9 @@ export function isCrossfadeError(error: unknown): error is CrossfadeError {
   if ((error as Record<symbol, unknown>)[mark] === true) return true
   const shape = error as Partial<ErrorEnvelope>
   return (
-    typeof shape.code === 'string' && typeof shape.mend === 'string' && ['input', 'refused', 'unavailable', 'bug'].includes(shape.kind ?? '')
+    typeof shape.code === 'string' &&
+    typeof shape.mend === 'string' &&
+    ['input', 'refused', 'unavailable', 'bug'].includes(shape.kind ?? '')
   )
 }
 

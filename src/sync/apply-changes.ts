@@ -1,4 +1,11 @@
-import type { ChangeLogEntry, ChangeLogState, Key, LogEntryInput, SyncGroup, Transaction } from '../database/index.ts'
+import type {
+  ChangeLogEntry,
+  ChangeLogState,
+  Key,
+  LogEntryInput,
+  SyncGroup,
+  Transaction,
+} from '../database/index.ts'
 import { rest, type Pace, type Workplace } from '../copy/workplace.ts'
 
 /** Keys a transaction: their target rows are locked until it commits, a few milliseconds. */
@@ -25,7 +32,11 @@ interface Batch {
  * Empties the change logs of `groups` again and again, until the pace says stop. Every entry is taken out and copied in one
  * transaction: a crash brings it back, a second copy does no harm.
  */
-export async function applyChanges(place: Workplace, groups: readonly SyncGroup[], pace: Pace<ApplyProgress>): Promise<ApplyProgress> {
+export async function applyChanges(
+  place: Workplace,
+  groups: readonly SyncGroup[],
+  pace: Pace<ApplyProgress>,
+): Promise<ApplyProgress> {
   let applied = 0
   let refused = 0
   let progress: ApplyProgress = { applied, refused, pending: 0, oldestAgeSec: 0 }
@@ -50,7 +61,10 @@ export async function applyChanges(place: Workplace, groups: readonly SyncGroup[
   return progress
 }
 
-export async function readChangeLogs({ database, scope }: Workplace, groups: readonly SyncGroup[]): Promise<ChangeLogState[]> {
+export async function readChangeLogs(
+  { database, scope }: Workplace,
+  groups: readonly SyncGroup[],
+): Promise<ChangeLogState[]> {
   return database.transaction(async (tx) => {
     const states: ChangeLogState[] = []
     for (const group of groups) states.push(await database.dialect.changeLog.state(tx, scope, group))
@@ -59,7 +73,10 @@ export async function readChangeLogs({ database, scope }: Workplace, groups: rea
 }
 
 /** One go through everything that is due: truncations, fresh keys in batches, then what was busy or refused, key by key. */
-export async function applyRound(place: Workplace, group: SyncGroup): Promise<{ settled: number; refused: number }> {
+export async function applyRound(
+  place: Workplace,
+  group: SyncGroup,
+): Promise<{ settled: number; refused: number }> {
   await applyTruncations(place, group)
   const fresh = await applyFresh(place, group)
   const retried = await applyOneByOne(place, group, 'retried', batchKeys)
@@ -92,27 +109,48 @@ async function applyOneByOne(
   const { errors } = place.database.dialect
   let settled = 0
   let refused = 0
-  for (let i = 0; i < most; i++)
+  for (let i = 0; i < most; i++) {
+    let tried: string | undefined
     try {
-      const batch = await applyBatch(place, group, 1, attempts)
+      const batch = await applyBatch(place, group, 1, attempts, (entries) => (tried = entries[0]?.id))
       if (batch.taken === 0) break
       settled += batch.settled
     } catch (error) {
       if (!errors.isBusy(error) && !errors.isRejected(error)) throw error
-      await postpone(place, group, attempts, errors.isBusy(error) ? undefined : errors.describeRejection(error))
+      await postpone(
+        place,
+        group,
+        attempts,
+        tried,
+        errors.isBusy(error) ? undefined : errors.describeRejection(error),
+      )
       refused += errors.isRejected(error) ? 1 : 0
     }
+  }
   return { settled, refused }
 }
 
-async function applyBatch({ database, scope }: Workplace, group: SyncGroup, limit: number, attempts: 'fresh' | 'retried'): Promise<Batch> {
+async function applyBatch(
+  { database, scope }: Workplace,
+  group: SyncGroup,
+  limit: number,
+  attempts: 'fresh' | 'retried',
+  onTaken: (entries: readonly ChangeLogEntry[]) => void = () => undefined,
+): Promise<Batch> {
   return database.transaction(
     async (tx) => {
       const { changeLog, copy } = database.dialect
       const entries = await changeLog.take(tx, scope, group, limit, attempts)
+      onTaken(entries)
       if (entries.length === 0) return { taken: 0, settled: 0 }
       // In a batch nobody is waited for; a single key that was busy before waits up to the lock timeout.
-      const result = await copy.copyKeys(tx, scope, group, distinctKeys(entries), attempts === 'fresh' ? 'skip' : 'wait')
+      const result = await copy.copyKeys(
+        tx,
+        scope,
+        group,
+        distinctKeys(entries),
+        attempts === 'fresh' ? 'skip' : 'wait',
+      )
       const again = [
         ...result.busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 20 })),
         ...secondLooks(entries, result.gone, result.chunks),
@@ -124,12 +162,22 @@ async function applyBatch({ database, scope }: Workplace, group: SyncGroup, limi
   )
 }
 
-/** Rule 4: where chunks were running at the look, a second one that begins after they ended. It is the last. */
-function secondLooks(entries: readonly ChangeLogEntry[], gone: readonly Key[], chunks: readonly string[]): LogEntryInput[] {
+/**
+ * Rule 4: where chunks were running at the look, a second one that begins after they ended. It is the last, unless the same look
+ * was the first for a later delete of the same key.
+ */
+function secondLooks(
+  entries: readonly ChangeLogEntry[],
+  gone: readonly Key[],
+  chunks: readonly string[],
+): LogEntryInput[] {
   if (chunks.length === 0) return []
-  const lookedTwice = new Set(entries.filter((entry) => entry.kind === 'look-again').map((entry) => JSON.stringify(entry.key)))
+  const keysOf = (kind: ChangeLogEntry['kind']): Set<string> =>
+    new Set(entries.filter((entry) => entry.kind === kind).map((entry) => JSON.stringify(entry.key)))
+  const first = keysOf('copy')
+  const second = keysOf('look-again')
   return gone
-    .filter((key) => !lookedTwice.has(JSON.stringify(key)))
+    .filter((key) => first.has(JSON.stringify(key)) || !second.has(JSON.stringify(key)))
     .map((key) => ({ kind: 'look-again', key, lookAfter: chunks }))
 }
 
@@ -138,14 +186,31 @@ function distinctKeys(entries: readonly ChangeLogEntry[]): Key[] {
 }
 
 /** The transaction that tried the key is rolled back; this one only moves the entry back in time, with the reason. */
-async function postpone({ database, scope }: Workplace, group: SyncGroup, attempts: 'fresh' | 'retried', reason: string | undefined): Promise<void> {
+async function postpone(
+  { database, scope }: Workplace,
+  group: SyncGroup,
+  attempts: 'fresh' | 'retried',
+  tried: string | undefined,
+  reason: string | undefined,
+): Promise<void> {
   const { changeLog } = database.dialect
   await database.transaction(async (tx) => {
     const [entry] = await changeLog.take(tx, scope, group, 1, attempts)
     if (!entry) return
+    if (entry.id !== tried) {
+      // Another applier has taken the one that failed; this one goes back as it was.
+      await changeLog.put(tx, scope, group, [entry])
+      return
+    }
     const next = entry.attempts + 1
     await changeLog.put(tx, scope, group, [
-      { kind: entry.kind, key: entry.key, attempts: next, delayMs: reason === undefined ? 50 : refusedDelayMs(next), ...(reason === undefined ? {} : { reason }) },
+      {
+        kind: entry.kind,
+        key: entry.key,
+        attempts: next,
+        delayMs: reason === undefined ? 50 : refusedDelayMs(next),
+        ...(reason === undefined ? {} : { reason }),
+      },
     ])
   })
 }
@@ -168,7 +233,12 @@ async function applyTruncations(place: Workplace, group: SyncGroup): Promise<voi
   await database.transaction((tx) => changeLog.remove(tx, scope, group, ids))
 }
 
-async function lookAt({ database, scope }: Workplace, tx: Transaction, group: SyncGroup, keys: readonly Key[]): Promise<void> {
+async function lookAt(
+  { database, scope }: Workplace,
+  tx: Transaction,
+  group: SyncGroup,
+  keys: readonly Key[],
+): Promise<void> {
   const { changeLog, copy } = database.dialect
   const result = await copy.copyKeys(tx, scope, group, keys, 'skip')
   await changeLog.put(tx, scope, group, [

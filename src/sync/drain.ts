@@ -9,7 +9,11 @@ const batchKeys = 500
  * Copies everything that a change log holds inside the caller's transaction, which has the tables to itself.
  * @throws `CUTOVER.NOT_DRAINED` when something is left: a key that the other side refuses, or one that is not due yet.
  */
-export async function drainWithin({ database, scope }: Workplace, tx: Transaction, group: SyncGroup): Promise<void> {
+export async function drainWithin(
+  { database, scope }: Workplace,
+  tx: Transaction,
+  group: SyncGroup,
+): Promise<void> {
   const { changeLog, copy } = database.dialect
   for (const attempts of ['fresh', 'retried'] as const)
     for (;;) {
@@ -17,7 +21,13 @@ export async function drainWithin({ database, scope }: Workplace, tx: Transactio
       if (entries.length === 0) break
       const keys = [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
       const { busy } = await copy.copyKeys(tx, scope, group, keys, 'wait')
-      if (busy.length > 0) await changeLog.put(tx, scope, group, busy.map((key) => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })))
+      if (busy.length > 0)
+        await changeLog.put(
+          tx,
+          scope,
+          group,
+          busy.map((key) => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })),
+        )
     }
   const left = await changeLog.state(tx, scope, group)
   if (left.pending > 0) throw notDrained(group, left.pending, left.reason)
@@ -26,7 +36,13 @@ export async function drainWithin({ database, scope }: Workplace, tx: Transactio
 /**
  * Brings the change log down before a lock is asked for. Returns what is left: under load never quite nothing.
  */
-export async function drain(place: Workplace, group: SyncGroup, most: number, timeoutMs: number, signal: AbortSignal): Promise<number> {
+export async function drain(
+  place: Workplace,
+  group: SyncGroup,
+  most: number,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<number> {
   const { database, scope } = place
   const deadline = performance.now() + timeoutMs
   for (;;) {

@@ -17,8 +17,16 @@ export async function sampleParity(
   for (let round = 0; !pace.signal.aborted && Date.now() < pace.until; round++) {
     for (const group of groups)
       for (const link of group.links) {
-        const counts = await sampleOnce(place, group, link, round % 2 === 0 ? 'source' : 'target', pace.signal)
-        await database.transaction((tx) => database.dialect.parity.add(tx, scope, link.link.id, 'sample', counts))
+        const counts = await sampleOnce(
+          place,
+          group,
+          link,
+          round % 2 === 0 ? 'source' : 'target',
+          pace.signal,
+        )
+        await database.transaction((tx) =>
+          database.dialect.parity.add(tx, scope, link.link.id, 'sample', counts),
+        )
         pace.report(counts)
       }
     const breach = await isBreached()
@@ -28,11 +36,17 @@ export async function sampleParity(
   return { breach: undefined }
 }
 
-async function sampleOnce(place: Workplace, group: SyncGroup, link: ResolvedLink, side: 'source' | 'target', signal: AbortSignal): Promise<ParityCounts> {
+async function sampleOnce(
+  place: Workplace,
+  group: SyncGroup,
+  link: ResolvedLink,
+  side: 'source' | 'target',
+  signal: AbortSignal,
+): Promise<ParityCounts> {
   const { database } = place
   const look = await database.transaction(async (tx) => {
     const keys = await database.dialect.compare.sampleKeys(tx, link, side, sampleRows)
-    return database.dialect.compare.keys(tx, link, keys, 'fleeting')
+    return database.dialect.compare.keys(tx, link, keys)
   })
   const { confirmed, explained } = await settle(place, group, link, look.different, signal)
   const repaired = await repair(place, group, confirmed)

@@ -34,21 +34,38 @@ const plus = (a: VerifyProgress, b: VerifyProgress): VerifyProgress => ({
  * One time slice of a verifying lane: compares range after range inside the database, looks twice at what differs, repairs what
  * is confirmed, and keeps the counts with the place they belong to in one transaction.
  */
-export async function verifyLane(place: Workplace, groups: readonly SyncGroup[], lane: number, pace: Pace<VerifyProgress>): Promise<VerifyResult> {
+export async function verifyLane(
+  place: Workplace,
+  groups: readonly SyncGroup[],
+  lane: number,
+  pace: Pace<VerifyProgress>,
+  { repair: repairs }: { readonly repair: boolean },
+): Promise<VerifyResult> {
   const { database, scope } = place
   const { copy, parity, ranges } = database.dialect
   let progress = nothing
   const isOver = (): boolean => pace.signal.aborted || Date.now() >= pace.until
   const done = await walkRanges(place, groups, 'verify', lane, isOver, async (group, state) => {
     const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
-    const next = await database.transaction((tx) => copy.chunkEnd(tx, group, left, comparedRows), { readOnly: true })
+    const next = await database.transaction((tx) => copy.chunkEnd(tx, group, left, comparedRows), {
+      readOnly: true,
+    })
     const range = { after: left.after, upTo: next.end ?? left.upTo }
     const results: { link: string; counts: VerifyProgress }[] = []
-    for (const link of group.links) results.push({ link: link.link.id, counts: await verifyRange(place, group, link, range, pace.signal) })
+    for (const link of group.links)
+      results.push({
+        link: link.link.id,
+        counts: await verifyRange(place, group, link, range, repairs, pace.signal),
+      })
     // A check that was cut short says nothing: the range is looked at again.
     if (pace.signal.aborted) return { cursor: undefined, rows: 0, done: false }
     const total = results.map((result) => result.counts).reduce(plus, nothing)
-    const step = { cursor: next.end, rows: total.compared, written: total.repaired, done: next.end === undefined }
+    const step = {
+      cursor: next.end,
+      rows: total.compared,
+      written: total.repaired,
+      done: next.end === undefined,
+    }
     await database.transaction(async (tx) => {
       await ranges.lock(tx, scope, group.id, 'verify', state)
       for (const { link, counts } of results) await parity.add(tx, scope, link, 'full', counts)
@@ -61,18 +78,27 @@ export async function verifyLane(place: Workplace, groups: readonly SyncGroup[],
   return { ...progress, done }
 }
 
-async function verifyRange(place: Workplace, group: SyncGroup, link: ResolvedLink, range: KeyRange, signal: AbortSignal): Promise<VerifyProgress> {
+async function verifyRange(
+  place: Workplace,
+  group: SyncGroup,
+  link: ResolvedLink,
+  range: KeyRange,
+  repairs: boolean,
+  signal: AbortSignal,
+): Promise<VerifyProgress> {
   const { database } = place
   let counts = nothing
   const seen = new Set<string>()
   for (let round = 0; round < roundsPerRange; round++) {
-    const look = await database.transaction((tx) => database.dialect.compare.range(tx, link, range, suspectKeys))
+    const look = await database.transaction((tx) =>
+      database.dialect.compare.range(tx, link, range, suspectKeys),
+    )
     if (round === 0) counts = { ...counts, compared: look.compared }
     const suspects = look.different.filter((key: Key) => !seen.has(JSON.stringify(key)))
     if (suspects.length === 0) break
     for (const key of suspects) seen.add(JSON.stringify(key))
     const { confirmed, explained } = await settle(place, group, link, suspects, signal)
-    const repaired = await repair(place, group, confirmed)
+    const repaired = repairs ? await repair(place, group, confirmed) : 0
     counts = plus(counts, { compared: 0, mismatched: confirmed.length, repaired, explained })
     if (look.differences <= suspects.length || signal.aborted) break
   }

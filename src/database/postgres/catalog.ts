@@ -9,7 +9,12 @@ import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
 
 export const version: Dialect['catalog']['version'] = async (tx) => {
-  const row = (await tx.query("SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number")).rows[0] ?? {}
+  const row =
+    (
+      await tx.query(
+        "SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number",
+      )
+    ).rows[0] ?? {}
   return { text: `PostgreSQL ${row['text'] ?? '?'}`, number: Number(row['number'] ?? 0) }
 }
 
@@ -38,7 +43,10 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
       `WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indisprimary DESC, c.relname`,
     [oid],
   )
-  const triggers = await tx.query('SELECT tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY tgname', [oid])
+  const triggers = await tx.query(
+    'SELECT tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY tgname',
+    [oid],
+  )
   return {
     table,
     kind: tableKind(relation),
@@ -101,7 +109,12 @@ export const locate: Dialect['catalog']['locate'] = async (tx, scope, tables) =>
   const rows = await tx.query(
     `SELECT t.schema_name, t.table_name, n.nspname, c.relname FROM ${ourTable(scope, 'tables')} t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace`,
   )
-  const now = new Map(rows.rows.map((row) => [`${row['schema_name']}.${row['table_name']}`, { schema: row['nspname'] ?? '', name: row['relname'] ?? '' }]))
+  const now = new Map(
+    rows.rows.map((row) => [
+      `${row['schema_name']}.${row['table_name']}`,
+      { schema: row['nspname'] ?? '', name: row['relname'] ?? '' },
+    ]),
+  )
   return tables.map((table) => now.get(formatTable(table)) ?? table)
 }
 
@@ -130,37 +143,74 @@ function typeOf(types: Record<string, string>, table: TableName, column: string)
   })
 }
 
+/** Types without lengths, and collations as they are written in SQL, of columns that are there. */
+async function keyColumns(
+  tx: Transaction,
+  table: TableName,
+  columns: readonly string[],
+): Promise<{ type: string; collation: string | undefined }[]> {
+  const result = await tx.query(
+    `SELECT format_type(a.atttypid, -1) AS type, CASE WHEN o.oid IS NOT NULL THEN format('%I.%I', n.nspname, o.collname) END AS collation ` +
+      `FROM unnest($2::text[]) WITH ORDINALITY AS wanted(name, n) JOIN pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = wanted.name ` +
+      `LEFT JOIN pg_collation o ON o.oid = a.attcollation LEFT JOIN pg_namespace n ON n.oid = o.collnamespace ORDER BY wanted.n`,
+    [quoteTable(table), columns],
+  )
+  return result.rows.map((row) => ({ type: row['type'] ?? '', collation: row['collation'] ?? undefined }))
+}
+
 export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) => {
   const [driving] = link.parts
   const sourceTypes = await columnTypes(tx, driving.table)
   const targetTypes = await columnTypes(tx, link.target.table)
+  for (const part of link.parts) {
+    const types = part === driving ? sourceTypes : await columnTypes(tx, part.table)
+    for (const column of part.key) typeOf(types, part.table, column)
+  }
+  for (const column of link.target.key) typeOf(targetTypes, link.target.table, column)
+  const source = await keyColumns(tx, driving.table, driving.key)
+  const target = await keyColumns(tx, link.target.table, link.target.key)
   return {
     link,
-    keyTypes: driving.key.map((column) => typeOf(sourceTypes, driving.table, column)),
+    keyTypes: source.map((column) => column.type),
+    keyOrders: source.map(({ collation }, i) => {
+      const other = target[i]?.collation
+      return collation === undefined || other === undefined || collation === other
+        ? undefined
+        : { source: collation, target: other }
+    }),
     targetTypes: Object.fromEntries(
-      [...link.target.key, ...targetColumns(link)].map((column) => [column, typeOf(targetTypes, link.target.table, column)]),
+      [...link.target.key, ...targetColumns(link)].map((column) => [
+        column,
+        typeOf(targetTypes, link.target.table, column),
+      ]),
     ),
   }
 }
 
 export const missingPrivileges: Dialect['catalog']['missingPrivileges'] = async (tx, tables) => {
   const missing: string[] = []
-  const database = await tx.query("SELECT current_database() AS name, has_database_privilege(current_database(), 'CREATE') AS ok, current_user AS role")
+  const database = await tx.query(
+    "SELECT current_database() AS name, has_database_privilege(current_database(), 'CREATE') AS ok, current_user AS role",
+  )
   const role = database.rows[0]?.['role'] ?? ''
-  if (!isTrue(database.rows[0]?.['ok'])) missing.push(`GRANT CREATE ON DATABASE "${database.rows[0]?.['name'] ?? ''}" TO "${role}"`)
+  if (!isTrue(database.rows[0]?.['ok']))
+    missing.push(`GRANT CREATE ON DATABASE "${database.rows[0]?.['name'] ?? ''}" TO "${role}"`)
   for (const table of tables) {
     const owner = await tx.query(
       `SELECT pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS ok FROM pg_class WHERE oid = to_regclass($1)`,
       [quoteTable(table)],
     )
     const row = owner.rows[0]
-    if (row && !isTrue(row['ok'])) missing.push(`GRANT "${row['owner']}" TO "${role}" (the owner of ${formatTable(table)}: triggers and renames need it)`)
+    if (row && !isTrue(row['ok']))
+      missing.push(
+        `GRANT "${row['owner']}" TO "${role}" (the owner of ${formatTable(table)}: triggers and renames need it)`,
+      )
   }
   return missing
 }
 
 export const activity: Dialect['catalog']['activity'] = async (tx, tables) => {
-  await tx.query("SELECT pg_stat_clear_snapshot()")
+  await tx.query('SELECT pg_stat_clear_snapshot()')
   const result: { table: TableName; scans: number; writes: number }[] = []
   for (const table of tables) {
     const row = (
@@ -199,7 +249,12 @@ export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolve
     await tx.query(`EXPLAIN ${linkRows(resolved, everything)}`)
   } catch (error) {
     const reason = toCrossfadeError(error, `The mapping ${resolved.link.id}`)
-    throw new CrossfadeError({ ...reason.toJSON(), kind: 'input', code: 'PLAN.MAPPING_REFUSED', mend: 'Correct the expressions of this mapping.' })
+    throw new CrossfadeError({
+      ...reason.toJSON(),
+      kind: 'input',
+      code: 'PLAN.MAPPING_REFUSED',
+      mend: 'Correct the expressions of this mapping.',
+    })
   } finally {
     await tx.query('ROLLBACK TO SAVEPOINT crossfade_explain')
   }
@@ -242,12 +297,22 @@ export const replicaLag: Dialect['catalog']['replicaLag'] = async (tx) => {
       `WHEN replay_lag IS NULL AND replay_lsn IS NULL THEN NULL ELSE coalesce(extract(epoch FROM replay_lag), 0) END AS lag FROM pg_stat_replication ` +
       `WHERE state IS DISTINCT FROM 'backup'`,
   )
-  let worst = { lagSec: 0 as number | undefined, reason: result.rows.length === 0 ? 'no standby streams from here' : 'every standby keeps up' }
+  let worst = {
+    lagSec: 0 as number | undefined,
+    reason: result.rows.length === 0 ? 'no standby streams from here' : 'every standby keeps up',
+  }
   for (const row of result.rows) {
     const lag = row['lag']
     if (lag === null || lag === undefined)
-      return { lagSec: undefined, reason: `the lag of standby ${row['name'] || '?'} cannot be read (grant pg_monitor, or see its state)` }
-    if (Number(lag) > (worst.lagSec ?? 0)) worst = { lagSec: Number(lag), reason: `standby ${row['name'] || '?'} is ${Number(lag).toFixed(1)} s behind` }
+      return {
+        lagSec: undefined,
+        reason: `the lag of standby ${row['name'] || '?'} cannot be read (grant pg_monitor, or see its state)`,
+      }
+    if (Number(lag) > (worst.lagSec ?? 0))
+      worst = {
+        lagSec: Number(lag),
+        reason: `standby ${row['name'] || '?'} is ${Number(lag).toFixed(1)} s behind`,
+      }
   }
   return worst
 }

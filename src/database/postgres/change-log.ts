@@ -5,9 +5,13 @@ import { rowKey } from './projection.ts'
 import { runningChunks } from './ranges.ts'
 
 const kindCodes = { copy: 'c', 'look-again': 'l' } as const
-const kindOf = (code: string | null | undefined): ChangeLogEntry['kind'] => (code === 'l' ? 'look-again' : 'copy')
+const kindOf = (code: string | null | undefined): ChangeLogEntry['kind'] =>
+  code === 'l' ? 'look-again' : 'copy'
 
-const keyTexts = (group: SyncGroup): string => keyNames(group.keyTypes.length).map((name) => `${name}::text AS _crossfade_${name}`).join(', ')
+const keyTexts = (group: SyncGroup): string =>
+  keyNames(group.keyTypes.length)
+    .map((name) => `${name}::text AS _crossfade_${name}`)
+    .join(', ')
 
 /**
  * Consumed by deletion, never by position: identity order is not commit order, and an entry that becomes visible late is still
@@ -46,7 +50,9 @@ export const put: Dialect['changeLog']['put'] = async (tx, scope, group, entries
       entries.map((entry) => entry.delayMs ?? 0),
       entries.map((entry) => entry.reason ?? null),
       ...names.map((_, i) => entries.map((entry) => entry.key[i] ?? null)),
-      ...(entries.some((entry) => entry.lookAfter) ? [entries.find((entry) => entry.lookAfter)?.lookAfter] : []),
+      ...(entries.some((entry) => entry.lookAfter)
+        ? [entries.find((entry) => entry.lookAfter)?.lookAfter]
+        : []),
     ],
   )
 }
@@ -70,17 +76,21 @@ export const state: Dialect['changeLog']['state'] = async (tx, scope, group) => 
 export const pendingKeys: Dialect['changeLog']['pendingKeys'] = async (tx, scope, group, keys) => {
   if (keys.length === 0) return []
   const names = keyNames(group.keyTypes.length)
+  const log = ourTable(scope, `changes_${group.id}`)
   const arrays = group.keyTypes.map((type, i) => `$${i + 1}::${type}[]`)
+  const equal = names.map((name) => `l.${name} = u.${name}`).join(' AND ')
   const result = await tx.query(
-    `SELECT DISTINCT ${keyTexts(group)} FROM ${ourTable(scope, `changes_${group.id}`)} ` +
-      `WHERE (${quoteList(names)}) IN (SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS u(${names.join(', ')})) OR kind = 't'`,
+    `SELECT u.n FROM unnest(${arrays.join(', ')}) WITH ORDINALITY AS u(${names.join(', ')}, n) ` +
+      `WHERE EXISTS (SELECT FROM ${log} l WHERE ${equal}) OR EXISTS (SELECT FROM ${log} WHERE kind = 't')`,
     names.map((_, i) => keys.map((key) => key[i] ?? null)),
   )
-  return result.rows.map((row) => rowKey(row, names.length))
+  return result.rows.map((row) => keys[Number(row['n']) - 1] ?? [])
 }
 
 export const truncations: Dialect['changeLog']['truncations'] = async (tx, scope, group) =>
-  (await tx.query(`SELECT id FROM ${ourTable(scope, `changes_${group.id}`)} WHERE kind = 't' ORDER BY id`)).rows.map((row) => row['id'] ?? '')
+  (
+    await tx.query(`SELECT id FROM ${ourTable(scope, `changes_${group.id}`)} WHERE kind = 't' ORDER BY id`)
+  ).rows.map((row) => row['id'] ?? '')
 
 export const remove: Dialect['changeLog']['remove'] = async (tx, scope, group, ids) => {
   await tx.query(`DELETE FROM ${ourTable(scope, `changes_${group.id}`)} WHERE id = ANY ($1::bigint[])`, [ids])

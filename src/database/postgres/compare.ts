@@ -1,7 +1,17 @@
 import type { Comparison, Dialect, Key, ResolvedLink } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
-import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
-import { keyArrays, keyBetween, keyIn, keyTexts, linkRows, rowImage, rowKey, type KeyCondition } from './projection.ts'
+import { quoteIdentifier, quoteTable } from './identifiers.ts'
+import {
+  keyArrays,
+  keyBetween,
+  keyIn,
+  keyTexts,
+  linkRows,
+  onTarget,
+  rowImage,
+  rowKey,
+  type KeyCondition,
+} from './projection.ts'
 
 /**
  * Comparison inside the database: a full join of what the target should hold with what it holds, by key. No row leaves the
@@ -11,16 +21,23 @@ function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: n
   const { link } = resolved
   const columns = link.parts.flatMap((part) => part.columns.map((column) => column.to))
   const keys = link.target.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
-  const where = [condition(link.target.key), ...(link.target.scope === undefined ? [] : [`(${link.target.scope})`])].join(' AND ')
+  const where = [
+    onTarget(resolved, condition),
+    ...(link.target.scope === undefined ? [] : [`(${link.target.scope})`]),
+  ].join(' AND ')
   const target = `SELECT ${[...keys, ...columns.map(quoteIdentifier)].join(', ')} FROM ${quoteTable(link.target.table)} WHERE ${where}`
   const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
   const equal = names.map((name) => `_crossfade_s.${name} = _crossfade_t.${name}`).join(' AND ')
   const differs = [
     `_crossfade_s.${names[0]} IS NULL`,
     `_crossfade_t.${names[0]} IS NULL`,
-    ...(columns.length === 0 ? [] : [`${rowImage(resolved, '_crossfade_s')} *<> ${rowImage(resolved, '_crossfade_t')}`]),
+    ...(columns.length === 0
+      ? []
+      : [`${rowImage(resolved, '_crossfade_s')} *<> ${rowImage(resolved, '_crossfade_t')}`]),
   ].join(' OR ')
-  const key = names.map((name) => `coalesce(_crossfade_s.${name}::text, _crossfade_t.${name}::text)`).join(', ')
+  const key = names
+    .map((name) => `coalesce(_crossfade_s.${name}::text, _crossfade_t.${name}::text)`)
+    .join(', ')
   return (
     `SELECT count(*) AS compared, count(*) FILTER (WHERE _crossfade_d) AS differences, ` +
     `to_json((array_agg(_crossfade_key) FILTER (WHERE _crossfade_d))[1:${Math.floor(limit)}]) AS keys FROM (` +
@@ -43,25 +60,12 @@ export const range: Dialect['compare']['range'] = (tx, resolved, bounds, limit) 
   return compare(tx, comparisonSql(resolved, condition, limit), values)
 }
 
-/** Share-locks the rows of every part first: what differs then differs while nobody is changing it. */
-export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted, look) => {
-  if (wanted.length === 0) return { compared: 0, differences: 0, different: [], busy: [] }
+export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted) => {
+  if (wanted.length === 0) return { compared: 0, differences: 0, different: [] }
   const { arrays, values } = keyArrays(wanted, resolved.keyTypes)
-  const busy = new Map<string, Key>()
-  for (const { table, key } of look === 'quiet' ? [...resolved.link.parts, resolved.link.target] : []) {
-    const from = `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} WHERE ${keyIn(arrays)(key)} ORDER BY ${quoteList(key)}`
-    const present = (await tx.query(from, values)).rows.map((row) => rowKey(row, key.length))
-    const locked = new Set((await tx.query(`${from} FOR SHARE SKIP LOCKED`, values)).rows.map((row) => JSON.stringify(rowKey(row, key.length))))
-    for (const found of present) if (!locked.has(JSON.stringify(found))) busy.set(JSON.stringify(found), found)
-  }
-  const quiet = wanted.filter((key) => !busy.has(JSON.stringify(key)))
-  if (quiet.length === 0) return { compared: 0, differences: 0, different: [], busy: [...busy.values()] }
-  const quietArrays = keyArrays(quiet, resolved.keyTypes)
-  const result = await compare(tx, comparisonSql(resolved, keyIn(quietArrays.arrays), quiet.length), quietArrays.values)
-  return { ...result, busy: [...busy.values()] }
+  return compare(tx, comparisonSql(resolved, keyIn(arrays), wanted.length), values)
 }
 
-/** Without locks: a first look, whose suspects are looked at again with {@link keys}. */
 export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link }, side, rows) => {
   const { table, key } = side === 'source' ? link.parts[0] : link.target
   const size = await tx.query(

@@ -26,7 +26,9 @@ class PostgresDatabase implements Database {
     const onError = (error: Error): void => void (broken = error)
     client.on('error', onError)
     try {
-      await client.query(`BEGIN ISOLATION LEVEL READ COMMITTED${options.readOnly ? ' READ ONLY' : ''}; ${sessionSettings(options)}`)
+      await client.query(
+        `BEGIN ISOLATION LEVEL ${options.snapshot ? 'REPEATABLE READ' : 'READ COMMITTED'}${options.readOnly ? ' READ ONLY' : ''}; ${sessionSettings(options)}`,
+      )
       const result = await fn(toTransaction(client))
       await commit(client)
       return result
@@ -44,14 +46,19 @@ class PostgresDatabase implements Database {
   async standalone(sql: string, options: { lockTimeoutMs: number; signal?: AbortSignal }): Promise<void> {
     const client = await this.#pool.connect()
     const pid = (client as unknown as { processID: number }).processID
-    const cancel = (): void => void this.#pool.query('SELECT pg_cancel_backend($1)', [pid]).catch(() => undefined)
+    let broken: Error | undefined
+    const onError = (error: Error): void => void (broken = error) // without a listener it would end the process
+    client.on('error', onError)
+    const cancel = (): void =>
+      void this.#pool.query('SELECT pg_cancel_backend($1)', [pid]).catch(() => undefined)
     options.signal?.addEventListener('abort', cancel)
     try {
       await client.query(`SET lock_timeout = ${Math.ceil(options.lockTimeoutMs)}`)
       await client.query(sql)
     } finally {
       options.signal?.removeEventListener('abort', cancel)
-      client.release(true) // session settings must not reach the next user
+      client.off('error', onError)
+      client.release(broken ?? true) // session settings must not reach the next user
     }
   }
 
@@ -63,30 +70,47 @@ class PostgresDatabase implements Database {
 /** Rule 8: an answer to COMMIT that was lost is neither done nor failed. */
 async function commit(client: pg.PoolClient): Promise<void> {
   try {
-    await client.query('COMMIT')
+    const { command } = await client.query('COMMIT')
+    if (command === 'COMMIT') return
   } catch (error) {
     if (!isConnectionLoss(error)) throw error
     throw new CrossfadeError({
       kind: 'unavailable',
       code: 'DATABASE.MAY_HAVE_COMMITTED',
-      message: 'The connection was lost while a transaction was being committed: it may or may not have been.',
+      message:
+        'The connection was lost while a transaction was being committed: it may or may not have been.',
       mend: 'Nothing to do: the step looks at the database before it goes on.',
       cause: error,
     })
   }
+  throw new CrossfadeError({
+    kind: 'bug',
+    code: 'INTERNAL.ERROR_SWALLOWED',
+    message: 'A transaction was to be committed in which a statement had failed: the server rolled it back.',
+    mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
+  })
 }
 
 function toTransaction(client: pg.PoolClient): Transaction {
   return {
     async query(sql, values) {
-      const result = await client.query<Row>({ text: sql, values: values as unknown[], types: rawText } as pg.QueryConfig)
+      const result = await client.query<Row>({
+        text: sql,
+        values: values as unknown[],
+        types: rawText,
+      } as pg.QueryConfig)
       return { rows: result.rows, rowCount: result.rowCount ?? 0 }
     },
   }
 }
 
 /** A pool of at most `maxConnections` (default 10) connections. Nothing connects before the first use. */
-export function openPostgres(options: { name: string; url: string; maxConnections?: number; applicationName?: string }): Database {
+export function openPostgres(options: {
+  name: string
+  url: string
+  maxConnections?: number
+  applicationName?: string
+}): Database {
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.maxConnections ?? 10,

@@ -1,7 +1,7 @@
 import type { Dialect, Key, ResolvedLink, Scope } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
-import { runningChunks } from './ranges.ts'
+import { markChunkRunning, runningChunks } from './ranges.ts'
 import {
   deleteGone,
   insertRows,
@@ -9,7 +9,9 @@ import {
   keyBetween,
   keyIn,
   keyTexts,
+  onTarget,
   rowKey,
+  sourceExists,
   updateRows,
 } from './projection.ts'
 
@@ -30,8 +32,10 @@ export const insertMissing: Dialect['copy']['insertMissing'] = async (tx, resolv
     const sql = `${insertRows(resolved, condition)} ON CONFLICT (${quoteList(link.target.key)}) DO NOTHING`
     return (await tx.query(sql, values)).rowCount
   }
-  const equal = link.target.key.map((column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`)
-  const missing = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE ${[...equal, condition(link.target.key)].join(' AND ')})`
+  const equal = link.target.key.map(
+    (column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`,
+  )
+  const missing = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE ${[...equal, onTarget(resolved, condition)].join(' AND ')})`
   return (await tx.query(insertRows(resolved, condition, missing), values)).rowCount
 }
 
@@ -52,13 +56,6 @@ export const chunkEnd: Dialect['copy']['chunkEnd'] = async (tx, group, range, ro
   return { end: row && found >= rows ? rowKey(row, watched.key.length) : undefined, rows: found }
 }
 
-const id = (key: Key): string => JSON.stringify(key)
-
-const without = (keys: readonly Key[], others: readonly Key[]): Key[] => {
-  const seen = new Set(others.map(id))
-  return keys.filter((key) => !seen.has(id(key)))
-}
-
 /**
  * Makes the target equal to what the source says now. Locks the *target* rows first, then reads the source in a later
  * statement (docs/decisions/0004): a writer of the source either wrote the target before our lock, and is then visible to our
@@ -67,19 +64,42 @@ const without = (keys: readonly Key[], others: readonly Key[]): Key[] => {
  * @param locks `skip` leaves out rows that somebody holds; `wait` waits for them up to the transaction's lock timeout.
  */
 export const copyKeys: Dialect['copy']['copyKeys'] = async (tx, scope, group, keys, locks) => {
-  const gone: Key[] = []
-  const busy: Key[] = []
+  const gone = new Set<number>()
+  const busy = new Set<number>()
   const chunks = new Set<string>()
   for (const resolved of group.links) {
     const result = await copyLinkKeys(tx, scope, resolved, keys, locks)
-    gone.push(...result.gone)
-    busy.push(...result.busy)
+    for (const n of result.gone) gone.add(n)
+    for (const n of result.busy) busy.add(n)
     for (const chunk of result.chunks) chunks.add(chunk)
   }
-  return { copied: without(keys, [...gone, ...busy]), gone: without(unique(gone), busy), busy: unique(busy), chunks: [...chunks] }
+  const pick = (is: (n: number) => boolean): Key[] => keys.filter((_, n) => is(n))
+  return {
+    copied: pick((n) => !gone.has(n) && !busy.has(n)),
+    gone: pick((n) => gone.has(n) && !busy.has(n)),
+    busy: pick((n) => busy.has(n)),
+    chunks: [...chunks],
+  }
 }
 
-const unique = (keys: readonly Key[]): Key[] => [...new Map(keys.map((key) => [id(key), key])).values()]
+/**
+ * Places in the list of wanted keys. The database says which of them a row has: the text of a key may differ between the sides
+ * and from the text that was asked for (a numeric's scale, a collation that ignores case).
+ */
+type Places = readonly number[]
+
+interface LinkResult {
+  readonly gone: Places
+  readonly busy: Places
+  readonly chunks: readonly string[]
+}
+
+const without = (places: Places, ...others: readonly Places[]): Places => {
+  const seen = new Set(others.flat())
+  return places.filter((n) => !seen.has(n))
+}
+
+const at = (keys: readonly Key[], places: Places): Key[] => places.map((n) => keys[n] ?? [])
 
 async function copyLinkKeys(
   tx: Transaction,
@@ -87,26 +107,40 @@ async function copyLinkKeys(
   resolved: ResolvedLink,
   keys: readonly Key[],
   locks: 'skip' | 'wait',
-): Promise<{ gone: Key[]; busy: Key[]; chunks: readonly string[] }> {
-  const { standing, absent, busy } = await lockTargets(tx, resolved, keys, locks)
-  if (standing.length > 0) await updateStanding(tx, resolved, standing)
-  const added = absent.length > 0 ? await insertAbsent(tx, resolved, absent) : []
-  const free = without(keys, busy)
-  const missing = without(free, await keysWithSource(tx, resolved, free))
+): Promise<LinkResult> {
+  const all = keys.map((_, n) => n)
+  const { standing, absent, busy } = await lockTargets(tx, resolved, keys, all, locks)
+  if (standing.length > 0) await updateStanding(tx, resolved, at(keys, standing))
+  // From its snapshot to our commit, an INSERT from the source is what a chunk is: it may add a row that has gone meanwhile, and
+  // another applier that looks at the key now must know of it.
+  if (absent.length > 0) await markChunkRunning(tx, scope)
+  const added = absent.length > 0 ? await insertAbsent(tx, resolved, keys, absent) : []
+  const missing = without(all, busy, await placesWithSource(tx, resolved, keys))
   // Somebody inserted the same target row between our two looks: what it says is not what we read, so look again later.
-  const overtaken = without(without(absent, added), missing)
+  const overtaken = without(absent, added, missing)
   if (missing.length === 0) return { gone: [], busy: [...busy, ...overtaken], chunks: [] }
 
   // Rule 4. A chunk that read one of these rows before it went has been running since before the look above. Either it is
   // running still, and is named here for the second look; or it has committed, and the statements below see what it wrote.
   const chunks = await runningChunks(tx, scope)
-  const targets = await lockTargets(tx, resolved, missing, locks)
+  const targets = await lockTargets(tx, resolved, keys, missing, locks)
   if (targets.standing.length > 0) {
-    const { arrays, values } = keyArrays(targets.standing, resolved.keyTypes)
+    const { arrays, values } = keyArrays(at(keys, targets.standing), resolved.keyTypes)
     await tx.query(deleteGone(resolved, arrays), values)
   }
   return { gone: without(missing, targets.busy), busy: [...busy, ...overtaken, ...targets.busy], chunks }
 }
+
+const names = ({ keyTypes }: ResolvedLink): string[] => keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
+
+/** `_crossfade_u(_crossfade_k1, …, _crossfade_n)` of `keys`, numbered from 1. */
+const numbered = (resolved: ResolvedLink, arrays: readonly string[]): string =>
+  `unnest(${arrays.join(', ')}) WITH ORDINALITY AS _crossfade_u(${[...names(resolved), '_crossfade_n'].join(', ')})`
+
+const equalKeys = (resolved: ResolvedLink, a: string, b: string): string =>
+  names(resolved)
+    .map((name) => `${a}.${name} = ${b}.${name}`)
+    .join(' AND ')
 
 /**
  * Which target rows stand and are ours now, which there are none of, and which somebody else holds. The lock comes before the
@@ -116,19 +150,22 @@ async function copyLinkKeys(
  */
 async function lockTargets(
   tx: Transaction,
-  { link, keyTypes }: ResolvedLink,
+  resolved: ResolvedLink,
   keys: readonly Key[],
+  places: Places,
   locks: 'skip' | 'wait',
-): Promise<{ standing: Key[]; absent: Key[]; busy: Key[] }> {
-  const { arrays, values } = keyArrays(keys, keyTypes)
-  const { table, key } = link.target
-  const read = async (lock: string): Promise<Key[]> => {
-    const sql = `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} WHERE ${keyIn(arrays)(key)} ORDER BY ${quoteList(key)}${lock}`
-    return (await tx.query(sql, values)).rows.map((row) => rowKey(row, key.length))
+): Promise<{ standing: Places; absent: Places; busy: Places }> {
+  const { table, key } = resolved.link.target
+  const { arrays, values } = keyArrays(at(keys, places), resolved.keyTypes)
+  const columns = key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`).join(', ')
+  const read = async (lock: string): Promise<Places> => {
+    const rows = `SELECT ${columns} FROM ${quoteTable(table)} WHERE ${keyIn(arrays)(key)} ORDER BY ${quoteList(key)}${lock}`
+    const sql = `SELECT _crossfade_n FROM (${rows}) AS _crossfade_t JOIN ${numbered(resolved, arrays)} ON ${equalKeys(resolved, '_crossfade_t', '_crossfade_u')}`
+    return (await tx.query(sql, values)).rows.map((row) => places[Number(row['_crossfade_n']) - 1] ?? -1)
   }
   const standing = await read(locks === 'skip' ? ' FOR UPDATE SKIP LOCKED' : ' FOR UPDATE')
-  const busy = standing.length === keys.length ? [] : without(await read(''), standing)
-  return { standing, busy, absent: without(keys, [...standing, ...busy]) }
+  const busy = standing.length === places.length ? [] : without(await read(''), standing)
+  return { standing, busy, absent: without(places, standing, busy) }
 }
 
 async function updateStanding(tx: Transaction, resolved: ResolvedLink, keys: readonly Key[]): Promise<void> {
@@ -137,19 +174,32 @@ async function updateStanding(tx: Transaction, resolved: ResolvedLink, keys: rea
   if (sql !== undefined) await tx.query(sql, values)
 }
 
-async function insertAbsent(tx: Transaction, resolved: ResolvedLink, keys: readonly Key[]): Promise<Key[]> {
+async function insertAbsent(
+  tx: Transaction,
+  resolved: ResolvedLink,
+  keys: readonly Key[],
+  places: Places,
+): Promise<Places> {
   const { key } = resolved.link.target
-  const { arrays, values } = keyArrays(keys, resolved.keyTypes)
-  const sql = `${insertRows(resolved, keyIn(arrays))} ON CONFLICT (${quoteList(key)}) DO NOTHING RETURNING ${keyTexts(key, '_crossfade_t.')}`
-  return (await tx.query(sql, values)).rows.map((row) => rowKey(row, key.length))
+  const { arrays, values } = keyArrays(at(keys, places), resolved.keyTypes)
+  const returned = key
+    .map((column, i) => `_crossfade_t.${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
+    .join(', ')
+  const insert = `${insertRows(resolved, keyIn(arrays))} ON CONFLICT (${quoteList(key)}) DO NOTHING RETURNING ${returned}`
+  const sql =
+    `WITH _crossfade_a AS (${insert}) SELECT _crossfade_n FROM _crossfade_a JOIN ${numbered(resolved, arrays)} ` +
+    `ON ${equalKeys(resolved, '_crossfade_a', '_crossfade_u')}`
+  return (await tx.query(sql, values)).rows.map((row) => places[Number(row['_crossfade_n']) - 1] ?? -1)
 }
 
-async function keysWithSource(tx: Transaction, { link, keyTypes }: ResolvedLink, keys: readonly Key[]): Promise<Key[]> {
-  const { arrays, values } = keyArrays(keys, keyTypes)
-  const [driving] = link.parts
-  const where = [...(driving.where === undefined ? [] : [`(${driving.where})`]), keyIn(arrays)(driving.key)].join(' AND ')
-  const found = await tx.query(`SELECT ${keyTexts(driving.key)} FROM ${quoteTable(driving.table)} WHERE ${where}`, values)
-  return found.rows.map((row) => rowKey(row, driving.key.length))
+async function placesWithSource(
+  tx: Transaction,
+  resolved: ResolvedLink,
+  keys: readonly Key[],
+): Promise<Places> {
+  const { arrays, values } = keyArrays(keys, resolved.keyTypes)
+  const sql = `SELECT _crossfade_n FROM ${numbered(resolved, arrays)} WHERE ${sourceExists(resolved.link, '_crossfade_u')}`
+  return (await tx.query(sql, values)).rows.map((row) => Number(row['_crossfade_n']) - 1)
 }
 
 export const targetKeys: Dialect['copy']['targetKeys'] = async (tx, { link, keyTypes }, after, rows) => {

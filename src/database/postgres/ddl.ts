@@ -24,7 +24,15 @@ async function relationExists(tx: Transaction, table: string): Promise<boolean> 
 }
 
 async function note(tx: Transaction, scope: Scope, step: string): Promise<void> {
-  await tx.query(`INSERT INTO ${ourTable(scope, 'journal')} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [step])
+  await tx.query(`INSERT INTO ${ourTable(scope, 'journal')} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [
+    step,
+  ])
+}
+
+/** True where the step is ours to take back. What stood before us has no entry, and an undo leaves it alone. */
+async function isNoted(tx: Transaction, scope: Scope, step: string): Promise<boolean> {
+  if (!(await relationExists(tx, ourTable(scope, 'journal')))) return false
+  return (await tx.query(`SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [step])).rowCount > 0
 }
 
 async function forget(tx: Transaction, scope: Scope, step: string): Promise<void> {
@@ -65,6 +73,7 @@ function transactional(step: {
           undo: (database: Database, scope: Scope, { lockTimeoutMs }: Options) =>
             database.transaction(
               async (tx) => {
+                if (!(await isNoted(tx, scope, id))) return
                 await revert(tx, scope)
                 await forget(tx, scope, id)
               },
@@ -81,7 +90,7 @@ async function runAll(tx: Transaction, sql: readonly string[]): Promise<void> {
 const inJournal =
   (id: string): DdlStep['inspect'] =>
   async (tx, scope) =>
-    (await tx.query(`SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [id])).rowCount > 0 ? 'present' : 'absent'
+    (await isNoted(tx, scope, id)) ? 'present' : 'absent'
 
 export const createScope: Dialect['ddl']['createScope'] = () => ({
   id: 'create-scope',
@@ -89,7 +98,8 @@ export const createScope: Dialect['ddl']['createScope'] = () => ({
   sql: ['CREATE SCHEMA _crossfade_<name>'],
   lock: 'none on your tables',
   inspect: async (tx, scope) => ((await relationExists(tx, ourTable(scope, 'state'))) ? 'present' : 'absent'),
-  apply: (database, scope, { lockTimeoutMs }) => database.transaction((tx) => runAll(tx, createOurTables(scope)), { lockTimeoutMs }),
+  apply: (database, scope, { lockTimeoutMs }) =>
+    database.transaction((tx) => runAll(tx, createOurTables(scope)), { lockTimeoutMs }),
 })
 
 export const createTable: Dialect['ddl']['createTable'] = (spec) => {
@@ -98,7 +108,9 @@ export const createTable: Dialect['ddl']['createTable'] = (spec) => {
   return transactional({
     id: `create-table ${formatTable(spec.table)}`,
     title: `Create ${formatTable(spec.table)}`,
-    sql: [`CREATE TABLE ${table} (${[...columns, `PRIMARY KEY (${quoteList(spec.primaryKey)})`].join(', ')})`],
+    sql: [
+      `CREATE TABLE ${table} (${[...columns, `PRIMARY KEY (${quoteList(spec.primaryKey)})`].join(', ')})`,
+    ],
     undo: [`DROP TABLE IF EXISTS ${table}`],
     lock: 'none on your tables',
     inspect: async (tx) => ((await relationExists(tx, table)) ? 'present' : 'absent'),
@@ -111,7 +123,8 @@ export const createIndex: Dialect['ddl']['createIndex'] = (spec, index) => {
   const sql = `CREATE ${index.unique ? 'UNIQUE ' : ''}INDEX CONCURRENTLY ${quoteIdentifier(index.name)} ON ${quoteTable(spec.table)} ${index.on}`
   const drop = `DROP INDEX CONCURRENTLY IF EXISTS ${name}`
   const inspect: DdlStep['inspect'] = async (tx) => {
-    const row = (await tx.query('SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)', [name])).rows[0]
+    const row = (await tx.query('SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)', [name]))
+      .rows[0]
     return row === undefined ? 'absent' : row['indisvalid'] === 't' ? 'present' : 'broken'
   }
   const standalone = (signal: AbortSignal | undefined): { lockTimeoutMs: number; signal?: AbortSignal } => ({
@@ -127,10 +140,12 @@ export const createIndex: Dialect['ddl']['createIndex'] = (spec, index) => {
     async apply(database, scope, { signal }) {
       await database.transaction((tx) => note(tx, scope, id))
       // A build that was cut off leaves an index that is maintained but never used: take it away first.
-      if ((await database.transaction((tx) => inspect(tx, scope))) === 'broken') await database.standalone(drop, standalone(signal))
+      if ((await database.transaction((tx) => inspect(tx, scope))) === 'broken')
+        await database.standalone(drop, standalone(signal))
       await database.standalone(sql, standalone(signal))
     },
     async undo(database, scope, { signal }) {
+      if (!(await database.transaction((tx) => isNoted(tx, scope, id)))) return
       await database.standalone(drop, standalone(signal))
       await database.transaction((tx) => forget(tx, scope, id))
     },
@@ -140,7 +155,12 @@ export const createIndex: Dialect['ddl']['createIndex'] = (spec, index) => {
 function constraintSteps(table: TableName, name: string, definition: string, lock: string): DdlStep[] {
   const qualified = quoteTable(table)
   const state = async (tx: Transaction): Promise<'absent' | 'valid' | 'unproven'> => {
-    const row = (await tx.query('SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = $2', [qualified, name])).rows[0]
+    const row = (
+      await tx.query(
+        'SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass($1) AND conname = $2',
+        [qualified, name],
+      )
+    ).rows[0]
     return row === undefined ? 'absent' : row['convalidated'] === 't' ? 'valid' : 'unproven'
   }
   return [
@@ -163,7 +183,12 @@ function constraintSteps(table: TableName, name: string, definition: string, loc
 }
 
 export const addCheck: Dialect['ddl']['addCheck'] = (spec, check) =>
-  constraintSteps(spec.table, check.name, `CHECK (${check.expression})`, 'ACCESS EXCLUSIVE on the new table for an instant')
+  constraintSteps(
+    spec.table,
+    check.name,
+    `CHECK (${check.expression})`,
+    'ACCESS EXCLUSIVE on the new table for an instant',
+  )
 
 export const addForeignKey: Dialect['ddl']['addForeignKey'] = (spec, key) =>
   constraintSteps(
@@ -188,7 +213,9 @@ export const copyGrants: Dialect['ddl']['copyGrants'] = (from, to) => {
         [quoteTable(from)],
       )
       for (const grant of grants.rows)
-        await tx.query(`GRANT ${grant['privilege_type']} ON ${quoteTable(to)} TO ${grant['grantee']}${grant['is_grantable'] === 't' ? ' WITH GRANT OPTION' : ''}`)
+        await tx.query(
+          `GRANT ${grant['privilege_type']} ON ${quoteTable(to)} TO ${grant['grantee']}${grant['is_grantable'] === 't' ? ' WITH GRANT OPTION' : ''}`,
+        )
     },
   })
 }
@@ -208,11 +235,14 @@ export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({
   title: `Create the change log of ${group.watched.map((watched) => formatTable(watched.table)).join(', ')}`,
   sql: changeLogSql({ migration: '<name>', schema: '_crossfade_<name>' }, group),
   lock: 'none on your tables',
-  inspect: async (tx, scope) => ((await relationExists(tx, ourTable(scope, `changes_${group.id}`))) ? 'present' : 'absent'),
-  apply: (database, scope, { lockTimeoutMs }) => database.transaction((tx) => runAll(tx, changeLogSql(scope, group)), { lockTimeoutMs }),
+  inspect: async (tx, scope) =>
+    (await relationExists(tx, ourTable(scope, `changes_${group.id}`))) ? 'present' : 'absent',
+  apply: (database, scope, { lockTimeoutMs }) =>
+    database.transaction((tx) => runAll(tx, changeLogSql(scope, group)), { lockTimeoutMs }),
 })
 
-const watchedNames = (group: SyncGroup): string => group.watched.map((watched) => formatTable(watched.table)).join(', ')
+const watchedNames = (group: SyncGroup): string =>
+  group.watched.map((watched) => formatTable(watched.table)).join(', ')
 
 export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, settings) =>
   transactional({
@@ -221,7 +251,10 @@ export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, 
       mode === 'copy'
         ? `Capture every change of ${watchedNames(group)} from here on`
         : `Note whoever still writes to ${watchedNames(group)}`,
-    sql: triggerStatements({ migration: '<name>', schema: '_crossfade_<name>' }, group, mode, settings, '…'),
+    sql: triggerStatements({ migration: '<name>', schema: '_crossfade_<name>' }, group, mode, settings, {
+      path: '…',
+      deferred: [],
+    }),
     lock: `SHARE ROW EXCLUSIVE on ${watchedNames(group)} for an instant: waits for running writers`,
     inspect: async (tx, scope) => {
       if ((await inJournal(`triggers ${group.id} ${mode}`)(tx, scope)) === 'absent') return 'absent'
@@ -240,8 +273,11 @@ export const removeTriggers: Dialect['ddl']['removeTriggers'] = (group) => ({
   sql: [`DROP TRIGGER … ON ${watchedNames(group)}`],
   lock: `ACCESS EXCLUSIVE on ${watchedNames(group)} for an instant`,
   inspect: async (tx, scope) =>
-    (await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [`${`_crossfade_${scope.migration}_${group.id}_`.replaceAll('_', '!_')}%`]))
-      .rowCount === 0
+    (
+      await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [
+        `${`_crossfade_${scope.migration}_${group.id}_`.replaceAll('_', '!_')}%`,
+      ])
+    ).rowCount === 0
       ? 'present'
       : 'absent',
   apply: (database, scope, { lockTimeoutMs }) =>
@@ -255,7 +291,8 @@ export const removeTriggers: Dialect['ddl']['removeTriggers'] = (group) => ({
 })
 
 /** What a retired table is called until it is dropped. */
-export const retiredName: Dialect['ddl']['retiredName'] = (table) => fitIdentifier(`_crossfade_retired_${table.name}`)
+export const retiredName: Dialect['ddl']['retiredName'] = (table) =>
+  fitIdentifier(`_crossfade_retired_${table.name}`)
 
 export const rename: Dialect['ddl']['rename'] = async (tx, table, to) => {
   await tx.query(`ALTER TABLE ${quoteTable(table)} RENAME TO ${quoteIdentifier(to)}`)
@@ -288,7 +325,10 @@ export const registerTables: Dialect['ddl']['registerTables'] = (tables) => ({
   sql: [],
   lock: 'none on your tables',
   inspect: async (tx, scope) =>
-    Number((await tx.query(`SELECT count(*) AS n FROM ${ourTable(scope, 'tables')}`)).rows[0]?.['n'] ?? 0) >= tables.length ? 'present' : 'absent',
+    Number((await tx.query(`SELECT count(*) AS n FROM ${ourTable(scope, 'tables')}`)).rows[0]?.['n'] ?? 0) >=
+    tables.length
+      ? 'present'
+      : 'absent',
   apply: (database, scope, { lockTimeoutMs }) =>
     database.transaction(
       async (tx) => {
@@ -307,6 +347,18 @@ export const lockExclusively: Dialect['ddl']['lockExclusively'] = async (tx, tab
 }
 
 export const dropScope: Dialect['ddl']['dropScope'] = async (database, scope, { lockTimeoutMs }) => {
+  // Triggers first and alone: a statement of the application that fires one must still find its change log.
+  await database.transaction(
+    async (tx) => {
+      const triggers = await tx.query(
+        `SELECT format('%I ON %s', t.tgname, t.tgrelid::regclass) AS name FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid ` +
+          `JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND NOT t.tgisinternal ORDER BY 1`,
+        [scope.schema],
+      )
+      for (const trigger of triggers.rows) await tx.query(`DROP TRIGGER ${trigger['name']}`)
+    },
+    { lockTimeoutMs },
+  )
   await database.transaction(
     async (tx) => {
       await tx.query(`DROP SCHEMA IF EXISTS ${quoteIdentifier(scope.schema)} CASCADE`)
@@ -315,7 +367,21 @@ export const dropScope: Dialect['ddl']['dropScope'] = async (database, scope, { 
   )
 }
 
+export const tidyScope: Dialect['ddl']['tidyScope'] = async (database, scope, groups, { lockTimeoutMs }) => {
+  await database.transaction(
+    async (tx) => {
+      for (const group of groups) await remove(tx, scope, group)
+      const tables = [
+        ...groups.map((group) => ourTable(scope, `changes_${group.id}`)),
+        ourTable(scope, 'ranges'),
+        ourTable(scope, 'parity'),
+      ]
+      await tx.query(`DROP TABLE IF EXISTS ${tables.join(', ')}`)
+    },
+    { lockTimeoutMs },
+  )
+}
+
 export const analyze: Dialect['ddl']['analyze'] = async (database, table) => {
   await database.standalone(`ANALYZE ${quoteTable(table)}`, { lockTimeoutMs: 5_000 })
 }
-

@@ -23,7 +23,26 @@ export const postgres: Dialect = {
       return result.rows.map((row) => row['step'] ?? '')
     },
     async exists(tx, scope) {
-      return (await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'journal')])).rows[0]?.['there'] === 't'
+      return (
+        (await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'journal')]))
+          .rows[0]?.['there'] === 't'
+      )
+    },
+  },
+  definitions: {
+    async save(tx, scope, fingerprint, definition) {
+      await tx.query(`UPDATE ${ourTable(scope, 'state')} SET fingerprint = $1, definition = $2`, [
+        fingerprint,
+        definition,
+      ])
+    },
+    async load(tx, scope) {
+      const row = (
+        await tx.query(
+          `SELECT fingerprint, definition FROM ${ourTable(scope, 'state')} WHERE definition IS NOT NULL`,
+        )
+      ).rows[0]
+      return row && { fingerprint: row['fingerprint'] ?? '', definition: row['definition'] ?? '' }
     },
   },
   changeLog,

@@ -20,14 +20,24 @@ const busyStates = new Set(['55P03', '40P01', '40001'])
 export const isBusy = (error: unknown): boolean => isPostgresError(error) && busyStates.has(error.code ?? '')
 
 /** The row itself is not acceptable to the other side: classes 22 (data exception) and 23 (integrity), and what a trigger raises. */
-export const isRejected = (error: unknown): boolean => isPostgresError(error) && /^(22|23|P0001|44)/.test(error.code ?? '')
+export const isRejected = (error: unknown): boolean =>
+  isPostgresError(error) && /^(22|23|P0001|44)/.test(error.code ?? '')
 
 export const isUniqueViolation = (error: unknown): boolean => isPostgresError(error) && error.code === '23505'
 
-export const sqlState = (error: unknown): string | undefined => (isPostgresError(error) ? error.code : undefined)
+export const sqlState = (error: unknown): string | undefined =>
+  isPostgresError(error) ? error.code : undefined
 
 const connectionStates = /^(08|57P0[123]|53300)/
-const connectionCodes = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH'])
+const connectionCodes = new Set([
+  'ECONNRESET',
+  'ECONNREFUSED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+])
 
 export function isConnectionLoss(error: unknown): boolean {
   if (!(error instanceof Error)) return false
@@ -47,7 +57,10 @@ export function isConnectionLoss(error: unknown): boolean {
  */
 export function describeRejection(error: unknown): string {
   if (!isPostgresError(error)) return 'unknown error'
-  const place = [error.constraint && `constraint ${error.constraint}`, error.column && `column ${error.column}`].filter(Boolean)
+  const place = [
+    error.constraint && `constraint ${error.constraint}`,
+    error.column && `column ${error.column}`,
+  ].filter(Boolean)
   return [`SQLSTATE ${error.code}`, ...place].join(', ')
 }
 
@@ -56,9 +69,13 @@ export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
   if (isCrossfadeError(error)) return error
   const details: ErrorDetails = isPostgresError(error)
     ? Object.fromEntries(
-        Object.entries({ sqlState: error.code, schema: error.schema, table: error.table, column: error.column, constraint: error.constraint }).filter(
-          ([, value]) => value !== undefined,
-        ),
+        Object.entries({
+          sqlState: error.code,
+          schema: error.schema,
+          table: error.table,
+          column: error.column,
+          constraint: error.constraint,
+        }).filter(([, value]) => value !== undefined),
       )
     : {}
   if (isConnectionLoss(error))

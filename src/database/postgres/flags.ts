@@ -23,7 +23,11 @@ export const read: Dialect['flags']['read'] = async (tx, scope) => {
   const flags = await tx.query(`SELECT key, percent, epoch FROM ${ourTable(scope, 'flags')} ORDER BY key`)
   const state = await tx.query(`SELECT primary_side, epoch FROM ${ourTable(scope, 'state')}`)
   return {
-    flags: flags.rows.map((row) => ({ key: row['key'] ?? '', percent: Number(row['percent']), epoch: Number(row['epoch']) })),
+    flags: flags.rows.map((row) => ({
+      key: row['key'] ?? '',
+      percent: Number(row['percent']),
+      epoch: Number(row['epoch']),
+    })),
     primary: state.rows[0]?.['primary_side'] === 'new' ? 'new' : 'old',
     epoch: Number(state.rows[0]?.['epoch'] ?? 0),
   }

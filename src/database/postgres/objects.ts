@@ -10,7 +10,8 @@ export const scopeOf = (migration: string): Scope => ({ migration, schema: `_cro
 
 export type OurTable = 'journal' | 'tables' | 'ranges' | 'parity' | 'flags' | 'state' | `changes_${string}`
 
-export const ourTable = (scope: Scope, table: OurTable): string => `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
+export const ourTable = (scope: Scope, table: OurTable): string =>
+  `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
 
 /** The tables that do not depend on the mappings. `journal` holds what we created, so that undoing drops nothing else. */
 export function createOurTables(scope: Scope): string[] {
@@ -26,7 +27,7 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE TABLE IF NOT EXISTS ${t('parity')} (link text, source text, compared bigint NOT NULL DEFAULT 0, mismatched bigint NOT NULL DEFAULT 0, ` +
       `repaired bigint NOT NULL DEFAULT 0, explained bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (link, source))`,
     `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL)`,
-    `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0)`,
+    `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text)`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     // The application's roles must be able to read the flags; our functions run as their owner.
     `GRANT USAGE ON SCHEMA ${quoteIdentifier(scope.schema)} TO PUBLIC`,
@@ -37,13 +38,15 @@ export function createOurTables(scope: Scope): string[] {
 export const keyNames = (width: number): string[] => Array.from({ length: width }, (_, i) => `k${i + 1}`)
 
 /** The change log of a group: the keys that were changed and still have to be copied, written with the change itself. */
+// Without vacuum_truncate = false, autovacuum would take ACCESS EXCLUSIVE to give back the queue's empty end, and a trigger that must
+// leave a key would fail with the application's statement. https://www.postgresql.org/docs/18/sql-createtable.html#RELOPTION-VACUUM-TRUNCATE
 export function createChangeLog(scope: Scope, group: SyncGroup): string[] {
   const table = ourTable(scope, `changes_${group.id}`)
   const keys = keyNames(group.keyTypes.length).map((name, i) => `${name} ${group.keyTypes[i]}`)
   return [
     `CREATE TABLE IF NOT EXISTS ${table} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind "char" NOT NULL, ${keys.join(', ')}, ` +
       `attempts int NOT NULL DEFAULT 0, due_at timestamptz NOT NULL DEFAULT '-infinity', look_after text[], reason text, ` +
-      `logged_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000)`,
+      `logged_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, vacuum_truncate = false)`,
     `CREATE INDEX IF NOT EXISTS ${quoteIdentifier(`changes_${group.id}_key`)} ON ${table} (${quoteList(keyNames(group.keyTypes.length))})`,
   ]
 }
@@ -51,4 +54,5 @@ export function createChangeLog(scope: Scope, group: SyncGroup): string[] {
 export const triggerName = (scope: Scope, group: SyncGroup, event: string): string =>
   fitIdentifier(`_crossfade_${scope.migration}_${group.id}_${event}`)
 
-export const functionName = (group: SyncGroup, watched: number, event: string): string => `sync_${group.id}_${watched}_${event}`
+export const functionName = (group: SyncGroup, watched: number, event: string): string =>
+  `sync_${group.id}_${watched}_${event}`

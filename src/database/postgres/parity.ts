@@ -11,7 +11,9 @@ export const add: Dialect['parity']['add'] = async (tx, scope, link, source, cou
 }
 
 export const read: Dialect['parity']['read'] = async (tx, scope) => {
-  const result = await tx.query(`SELECT link, source, compared, mismatched, repaired, explained FROM ${ourTable(scope, 'parity')} ORDER BY link, source`)
+  const result = await tx.query(
+    `SELECT link, source, compared, mismatched, repaired, explained FROM ${ourTable(scope, 'parity')} ORDER BY link, source`,
+  )
   return result.rows.map((row) => ({
     link: row['link'] ?? '',
     source: row['source'] === 'full' ? 'full' : 'sample',
@@ -23,5 +25,8 @@ export const read: Dialect['parity']['read'] = async (tx, scope) => {
 }
 
 export const reset: Dialect['parity']['reset'] = async (tx, scope, source, links) => {
-  await tx.query(`DELETE FROM ${ourTable(scope, 'parity')} WHERE source = $1 AND link = ANY ($2::text[])`, [source, links])
+  await tx.query(`DELETE FROM ${ourTable(scope, 'parity')} WHERE source = $1 AND link = ANY ($2::text[])`, [
+    source,
+    links,
+  ])
 }

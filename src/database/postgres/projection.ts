@@ -7,8 +7,11 @@ import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
  * column names mean what their author meant, and whatever we add is qualified by names that start with _crossfade.
  */
 
-/** A condition over a part's own columns; where it needs values, it names parameters or variables. */
-export type KeyCondition = (columns: readonly string[]) => string
+/**
+ * A condition over a table's own key columns; where it needs values, it names parameters or variables. `orders` are collations
+ * to compare with where they are not the columns' own.
+ */
+export type KeyCondition = (columns: readonly string[], orders?: readonly (string | undefined)[]) => string
 
 export const everything: KeyCondition = () => 'true'
 
@@ -25,7 +28,11 @@ export function keyIn(arrays: readonly string[]): KeyCondition {
 }
 
 /** Keys of a range; a row comparison, so that a composite key's index serves it. Parameters start at `$first`. */
-export function keyBetween(range: KeyRange, types: readonly string[], first = 1): { condition: KeyCondition; values: Key[number][] } {
+export function keyBetween(
+  range: KeyRange,
+  types: readonly string[],
+  first = 1,
+): { condition: KeyCondition; values: Key[number][] } {
   const values: string[] = []
   const bound = (key: Key): string => {
     const parameters = key.map((value, i) => `$${first + values.push(value) - 1}::${types[i]}`)
@@ -35,8 +42,11 @@ export function keyBetween(range: KeyRange, types: readonly string[], first = 1)
   const high = range.upTo && bound(range.upTo)
   return {
     values,
-    condition: (columns) => {
-      const key = columns.length === 1 ? quoteIdentifier(columns[0] ?? '') : `(${quoteList(columns)})`
+    condition: (columns, orders = []) => {
+      const ordered = columns.map(
+        (column, i) => quoteIdentifier(column) + (orders[i] === undefined ? '' : ` COLLATE ${orders[i]}`),
+      )
+      const key = ordered.length === 1 ? ordered[0] : `(${ordered.join(', ')})`
       const bounds = [low && `${key} > ${low}`, high && `${key} <= ${high}`].filter(Boolean)
       return bounds.length === 0 ? 'true' : bounds.join(' AND ')
     },
@@ -44,7 +54,10 @@ export function keyBetween(range: KeyRange, types: readonly string[], first = 1)
 }
 
 /** Row-major keys as one text array a key column, for `unnest` and `= ANY`. */
-export function keyArrays(keys: readonly Key[], types: readonly string[]): { arrays: string[]; values: string[][] } {
+export function keyArrays(
+  keys: readonly Key[],
+  types: readonly string[],
+): { arrays: string[]; values: string[][] } {
   return {
     arrays: types.map((type, i) => `$${i + 1}::${type}[]`),
     values: types.map((_, i) => keys.map((key) => key[i] ?? '')),
@@ -52,7 +65,9 @@ export function keyArrays(keys: readonly Key[], types: readonly string[]): { arr
 }
 
 export const keyTexts = (columns: readonly string[], qualifier = ''): string =>
-  columns.map((column, i) => `${qualifier}${quoteIdentifier(column)}::text AS _crossfade_k${i + 1}`).join(', ')
+  columns
+    .map((column, i) => `${qualifier}${quoteIdentifier(column)}::text AS _crossfade_k${i + 1}`)
+    .join(', ')
 
 /** The key of a row that selected `_crossfade_k1`, `_crossfade_k2`, … */
 export const rowKey = (row: Record<string, string | null>, width: number): Key =>
@@ -62,41 +77,63 @@ export const columnSql = (column: ColumnSource): string =>
   'column' in column ? quoteIdentifier(column.column) : `(${column.expression})`
 
 /** The rows of one part that exist for the link and satisfy `condition`, with `_crossfade_k1…` and the part's target columns. */
-function partRows(part: LinkPart, condition: KeyCondition): string {
-  const keys = part.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
+function partRows(part: LinkPart, condition: KeyCondition, keyOrders: ResolvedLink['keyOrders']): string {
+  // The target's collation, so that both sides can be compared at all and the target's index serves the comparison.
+  const ordered = (column: string, i: number): string =>
+    quoteIdentifier(column) + (keyOrders[i] === undefined ? '' : ` COLLATE ${keyOrders[i].target}`)
+  const keys = part.key.map((column, i) => `${ordered(column, i)} AS _crossfade_k${i + 1}`)
   const columns = part.columns.map((column) => `${columnSql(column)} AS ${quoteIdentifier(column.to)}`)
-  const where = [part.where === undefined ? undefined : `(${part.where})`, condition(part.key)].filter(Boolean).join(' AND ')
+  const where = [part.where === undefined ? undefined : `(${part.where})`, condition(part.key)]
+    .filter(Boolean)
+    .join(' AND ')
   return `SELECT ${[...keys, ...columns].join(', ')} FROM ${quoteTable(part.table)} WHERE ${where}`
 }
 
 /** The rows that the target should have, as a sub-select with `_crossfade_k1…` and the target's columns by name. */
-export function linkRows({ link }: ResolvedLink, condition: KeyCondition): string {
+export function linkRows({ link, keyOrders }: ResolvedLink, condition: KeyCondition): string {
   const [driving, ...joined] = link.parts
-  if (joined.length === 0) return partRows(driving, condition)
+  if (joined.length === 0) return partRows(driving, condition, keyOrders)
   const keys = driving.key.map((_, i) => `_crossfade_p0._crossfade_k${i + 1}`)
-  const columns = link.parts.flatMap((part, p) => part.columns.map((column) => `_crossfade_p${p}.${quoteIdentifier(column.to)}`))
+  const columns = link.parts.flatMap((part, p) =>
+    part.columns.map((column) => `_crossfade_p${p}.${quoteIdentifier(column.to)}`),
+  )
   const joins = joined.map((part, p) => {
-    const on = driving.key.map((_, i) => `_crossfade_p${p + 1}._crossfade_k${i + 1} = _crossfade_p0._crossfade_k${i + 1}`)
-    return `LEFT JOIN (${partRows(part, condition)}) AS _crossfade_p${p + 1} ON ${on.join(' AND ')}`
+    const on = driving.key.map(
+      (_, i) => `_crossfade_p${p + 1}._crossfade_k${i + 1} = _crossfade_p0._crossfade_k${i + 1}`,
+    )
+    return `LEFT JOIN (${partRows(part, condition, keyOrders)}) AS _crossfade_p${p + 1} ON ${on.join(' AND ')}`
   })
-  return `SELECT ${[...keys, ...columns].join(', ')} FROM (${partRows(driving, condition)}) AS _crossfade_p0 ${joins.join(' ')}`
+  return `SELECT ${[...keys, ...columns].join(', ')} FROM (${partRows(driving, condition, keyOrders)}) AS _crossfade_p0 ${joins.join(' ')}`
 }
 
 /** True where the driving table has a row for the key held in `qualifier._crossfade_k1…`. */
 export function sourceExists(link: Link, qualifier: string): string {
   const [driving] = link.parts
-  const equal = driving.key.map((column, i) => `${quoteIdentifier(column)} = ${qualifier}._crossfade_k${i + 1}`)
+  const equal = driving.key.map(
+    (column, i) => `${quoteIdentifier(column)} = ${qualifier}._crossfade_k${i + 1}`,
+  )
   const where = [...(driving.where === undefined ? [] : [`(${driving.where})`]), ...equal].join(' AND ')
   return `EXISTS (SELECT FROM ${quoteTable(driving.table)} WHERE ${where})`
 }
 
-export const targetColumns = (link: Link): string[] => link.parts.flatMap((part) => part.columns.map((column) => column.to))
+export const targetColumns = (link: Link): string[] =>
+  link.parts.flatMap((part) => part.columns.map((column) => column.to))
+
+/** The keys of a range among the target's rows: in the order of the source, where the range was cut. */
+export const onTarget = ({ link, keyOrders }: ResolvedLink, condition: KeyCondition): string =>
+  condition(
+    link.target.key,
+    keyOrders.map((order) => order?.source),
+  )
 
 /** `INSERT INTO target (…) SELECT …` without its conflict rule. Explicit keys also go into GENERATED ALWAYS identities. */
 export function insertRows(resolved: ResolvedLink, condition: KeyCondition, extraCondition = ''): string {
   const { link } = resolved
   const columns = targetColumns(link)
-  const selected = [...link.target.key.map((_, i) => `_crossfade_s._crossfade_k${i + 1}`), ...columns.map((column) => `_crossfade_s.${quoteIdentifier(column)}`)]
+  const selected = [
+    ...link.target.key.map((_, i) => `_crossfade_s._crossfade_k${i + 1}`),
+    ...columns.map((column) => `_crossfade_s.${quoteIdentifier(column)}`),
+  ]
   return (
     `INSERT INTO ${quoteTable(link.target.table)} AS _crossfade_t (${quoteList([...link.target.key, ...columns])}) OVERRIDING SYSTEM VALUE ` +
     `SELECT ${selected.join(', ')} FROM (${linkRows(resolved, condition)}) AS _crossfade_s ${extraCondition}`
@@ -109,16 +146,45 @@ export function insertRows(resolved: ResolvedLink, condition: KeyCondition, extr
  * case, numeric scale) is copied too. https://www.postgresql.org/docs/18/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
  */
 export function updateRows(resolved: ResolvedLink, condition: KeyCondition): string | undefined {
+  const update = updateStatement(resolved, condition)
+  return (
+    update && `${update} AND ${rowImage(resolved, '_crossfade_t')} *<> ${rowImage(resolved, '_crossfade_s')}`
+  )
+}
+
+function updateStatement(resolved: ResolvedLink, condition: KeyCondition): string | undefined {
   const { link } = resolved
   const columns = targetColumns(link)
   if (columns.length === 0) return undefined
-  const assignments = columns.map((column) => `${quoteIdentifier(column)} = _crossfade_s.${quoteIdentifier(column)}`)
-  const equal = link.target.key.map((column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`)
+  const assignments = columns.map(
+    (column) => `${quoteIdentifier(column)} = _crossfade_s.${quoteIdentifier(column)}`,
+  )
+  const equal = link.target.key.map(
+    (column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`,
+  )
   return (
     `UPDATE ${quoteTable(link.target.table)} AS _crossfade_t SET ${assignments.join(', ')} ` +
-    `FROM (${linkRows(resolved, condition)}) AS _crossfade_s WHERE ${equal.join(' AND ')} ` +
-    `AND ${rowImage(resolved, '_crossfade_t')} *<> ${rowImage(resolved, '_crossfade_s')}`
+    `FROM (${linkRows(resolved, condition)}) AS _crossfade_s WHERE ${equal.join(' AND ')}`
   )
+}
+
+/**
+ * Writes every target row of the keys that has a source row, in one statement: updates those that stand, inserts the others.
+ * It writes (and so locks) what stands even where it is equal already: an applier that has read an older source row and is
+ * about to write it must meet this statement on the target row, or it would win. Whoever inserts a row between this statement's
+ * snapshot and its INSERT makes the INSERT fail, never pass silently.
+ */
+export function writeRows(resolved: ResolvedLink, condition: KeyCondition): string {
+  const { key, table } = resolved.link.target
+  const names = key.map((_, i) => `_crossfade_k${i + 1}`)
+  const update = updateStatement(resolved, condition)
+  const standing =
+    update === undefined
+      ? `SELECT ${key.map((column, i) => `${quoteIdentifier(column)} AS ${names[i]}`).join(', ')} FROM ${quoteTable(table)} WHERE ${condition(key)} FOR NO KEY UPDATE`
+      : `${update} RETURNING ${key.map((column, i) => `_crossfade_t.${quoteIdentifier(column)} AS ${names[i]}`).join(', ')}`
+  const equal = names.map((name) => `_crossfade_w.${name} = _crossfade_s.${name}`).join(' AND ')
+  const absent = `WHERE NOT EXISTS (SELECT FROM _crossfade_written AS _crossfade_w WHERE ${equal})`
+  return `WITH _crossfade_written AS (${standing}) ${insertRows(resolved, condition, absent)}`
 }
 
 /**
@@ -127,12 +193,16 @@ export function updateRows(resolved: ResolvedLink, condition: KeyCondition): str
  * https://www.postgresql.org/docs/18/sql-expressions.html#SQL-SYNTAX-TYPE-CASTS
  */
 export function rowImage({ link, targetTypes }: ResolvedLink, qualifier: string): string {
-  const columns = targetColumns(link).map((column) => comparable(`${qualifier}.${quoteIdentifier(column)}`, targetTypes[column] ?? 'text'))
+  const columns = targetColumns(link).map((column) =>
+    comparable(`${qualifier}.${quoteIdentifier(column)}`, targetTypes[column] ?? 'text'),
+  )
   return `ROW(${columns.join(', ')})`
 }
 
 function comparable(value: string, type: string): string {
-  if (/^(character|bpchar)(\(\d+\))?$/.test(type)) return `rtrim(${value}::text)` // char(n) pads: the padding is no value
+  // char(n) pads, and the padding is no value; the text of a bpchar comes without it.
+  if (/^(character|bpchar)(\(\d+\))?$/.test(type)) return `${value}::bpchar::text`
+  if (/^(character|bpchar)(\(\d+\))?\[\]$/.test(type)) return `${value}::bpchar[]::text[]`
   if (/^bit(\(\d+\))?$/.test(type)) return `${value}::bit varying`
   return `${value}::${type.replace(/^(character varying|bit varying)\(\d+\)/, '$1')}`
 }
@@ -140,7 +210,9 @@ function comparable(value: string, type: string): string {
 /** Deletes the target rows of the keys in `arrays` for which the source has none, in this same statement. */
 export function deleteGone({ link }: ResolvedLink, arrays: readonly string[]): string {
   const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
-  const equal = link.target.key.map((column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_u.${names[i]}`)
+  const equal = link.target.key.map(
+    (column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_u.${names[i]}`,
+  )
   const scope = link.target.scope === undefined ? '' : ` AND ${inScope(link)}`
   return (
     `DELETE FROM ${quoteTable(link.target.table)} AS _crossfade_t USING unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')}) ` +
@@ -150,6 +222,8 @@ export function deleteGone({ link }: ResolvedLink, arrays: readonly string[]): s
 
 /** The link's scope, evaluated on a row of the target by its key, where bare names would be ambiguous otherwise. */
 function inScope(link: Link): string {
-  const equal = link.target.key.map((column, i) => `${quoteIdentifier(column)} = _crossfade_u._crossfade_k${i + 1}`)
+  const equal = link.target.key.map(
+    (column, i) => `${quoteIdentifier(column)} = _crossfade_u._crossfade_k${i + 1}`,
+  )
   return `EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE (${link.target.scope}) AND ${equal.join(' AND ')})`
 }

@@ -6,6 +6,7 @@ import { ourTable } from './objects.ts'
 import { keyTexts, rowKey } from './projection.ts'
 
 const samplesPerRange = 200
+const pagesPerRange = 20
 
 /**
  * The advisory lock that every chunk holds, shared, from before its reading snapshot until it ends. Whoever looks at a key and
@@ -20,10 +21,10 @@ export const markChunkRunning: Dialect['ranges']['markChunkRunning'] = async (tx
   await tx.query(`SELECT pg_advisory_xact_lock_shared(${chunkLockClass}, ${chunkLockKey(scope)})`)
 }
 
-/** Virtual transaction ids of the chunks that run now: never used twice while the server lives. */
+/** Virtual transaction ids of the chunks of other sessions that run now: never used twice while the server lives. */
 export async function runningChunks(tx: Transaction, scope: Scope): Promise<string[]> {
   const result = await tx.query(
-    `SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 ` +
+    `SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND pid <> pg_backend_pid() ` +
       `AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ` +
       `AND classid::bigint = ${chunkLockClass} AND objid::bigint = (${chunkLockKey(scope)}::bigint & 4294967295)`,
   )
@@ -48,9 +49,19 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
   const pages = Number(estimate.rows[0]?.['pages'] ?? 0)
   const known = Number(estimate.rows[0]?.['rows'] ?? -1)
   // Never analysed, or small enough to be exact for nothing.
-  const rows = known <= 0 || pages < 1000 ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0) : known
+  const rows =
+    known <= 0 || pages < 1000
+      ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0)
+      : known
   const wanted = Math.max(1, Math.min(ranges, Math.ceil(rows / 1000)))
-  const percent = rows === 0 ? 100 : Math.min(100, Math.max(0.001, (100 * wanted * samplesPerRange) / rows))
+  // Rows of one page stand close together in the key as well, so the sample needs enough pages, not only enough rows.
+  const percent =
+    pages < 1000
+      ? 100
+      : Math.min(
+          100,
+          Math.max((100 * wanted * samplesPerRange) / rows, (100 * wanted * pagesPerRange) / pages),
+        )
   const key = quoteList(watched.key)
   const bounds =
     wanted === 1
@@ -72,26 +83,42 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
 
 export const claim: Dialect['ranges']['claim'] = async (tx, scope, groupId, purpose, lane) => {
   const ranges = ourTable(scope, 'ranges')
-  const result = await tx.query(
-    `UPDATE ${ranges} SET lane = $3, fence = fence + 1 WHERE (purpose, group_id, id) = (` +
-      `SELECT purpose, group_id, id FROM ${ranges} WHERE purpose = $1 AND group_id = $2 AND NOT done AND (lane = $3 OR lane IS NULL) ` +
-      `ORDER BY lane NULLS LAST, id LIMIT 1 FOR UPDATE SKIP LOCKED) ` +
-      `RETURNING id, to_json(lower_key) AS lower_key, to_json(upper_key) AS upper_key, to_json(cursor_key) AS cursor_key, fence, rows_done`,
-    [purpose, groupId, lane],
+  const take = async (which: string): Promise<RangeState | undefined> => {
+    const result = await tx.query(
+      `UPDATE ${ranges} SET lane = $3, fence = fence + 1 WHERE (purpose, group_id, id) = (` +
+        `SELECT purpose, group_id, id FROM ${ranges} WHERE purpose = $1 AND group_id = $2 AND NOT done AND ${which}) ` +
+        `RETURNING id, to_json(lower_key) AS lower_key, to_json(upper_key) AS upper_key, to_json(cursor_key) AS cursor_key, fence, rows_done`,
+      [purpose, groupId, lane],
+    )
+    const [row] = result.rows
+    return row && toRangeState(row)
+  }
+  // Its own range may be held by the last chunk of an older attempt: that is waited for, or the lane would end without it.
+  return (
+    (await take('lane = $3 ORDER BY id LIMIT 1 FOR UPDATE')) ??
+    (await take('lane IS NULL ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED'))
   )
-  const [row] = result.rows
-  return row && toRangeState(row)
 }
 
-const toKey = (json: string | null | undefined): Key | undefined => (json === null || json === undefined ? undefined : (JSON.parse(json) as Key))
+const toKey = (json: string | null | undefined): Key | undefined =>
+  json === null || json === undefined ? undefined : (JSON.parse(json) as Key)
 
 function toRangeState(row: Row): RangeState {
   const range: KeyRange = { after: toKey(row['lower_key']), upTo: toKey(row['upper_key']) }
-  return { id: Number(row['id']), range, cursor: toKey(row['cursor_key']), fence: Number(row['fence']), rowsDone: Number(row['rows_done']) }
+  return {
+    id: Number(row['id']),
+    range,
+    cursor: toKey(row['cursor_key']),
+    fence: Number(row['fence']),
+    rowsDone: Number(row['rows_done']),
+  }
 }
 
 export const release: Dialect['ranges']['release'] = async (tx, scope, purpose, fromLane) => {
-  await tx.query(`UPDATE ${ourTable(scope, 'ranges')} SET lane = NULL, fence = fence + 1 WHERE purpose = $1 AND NOT done AND lane >= $2`, [purpose, fromLane])
+  await tx.query(
+    `UPDATE ${ourTable(scope, 'ranges')} SET lane = NULL, fence = fence + 1 WHERE purpose = $1 AND NOT done AND lane >= $2`,
+    [purpose, fromLane],
+  )
 }
 
 export const lock: Dialect['ranges']['lock'] = async (tx, scope, groupId, purpose, state) => {
@@ -136,4 +163,3 @@ export const totals: Dialect['ranges']['totals'] = async (tx, scope, purpose) =>
     rowsEstimated: number('rows_estimated'),
   }
 }
-

@@ -11,6 +11,7 @@ export const evaluationSettings: Readonly<Record<string, string>> = {
   IntervalStyle: 'postgres',
   extra_float_digits: '1',
   bytea_output: 'hex',
+  standard_conforming_strings: 'on',
 }
 
 /** Holds the migration's name while its own writes run, so that the triggers of its other direction do not send them back. */
@@ -21,7 +22,9 @@ export function sessionSettings(options: TransactionOptions): string {
   const settings: Record<string, string> = {
     ...evaluationSettings,
     lock_timeout: String(Math.ceil(options.lockTimeoutMs ?? 50)),
-    ...(options.statementTimeoutMs === undefined ? {} : { statement_timeout: String(Math.ceil(options.statementTimeoutMs)) }),
+    ...(options.statementTimeoutMs === undefined
+      ? {}
+      : { statement_timeout: String(Math.ceil(options.statementTimeoutMs)) }),
     ...(options.asynchronousCommit ? { synchronous_commit: 'off' } : {}),
     ...(options.applying ? { [applyingSetting]: options.applying } : {}),
   }

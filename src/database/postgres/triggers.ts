@@ -2,7 +2,7 @@ import type { Dialect, ResolvedLink, Scope, SyncGroup, SyncSettings, TriggerMode
 import type { Transaction } from '../database.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { functionName, keyNames, ourTable, triggerName } from './objects.ts'
-import { deleteGone, insertRows, keyIn, sourceExists, updateRows } from './projection.ts'
+import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
 import { applyingSetting, evaluationSettings } from './session.ts'
 
 /**
@@ -31,6 +31,8 @@ interface FunctionSpec {
   readonly event: Event
   readonly mode: TriggerMode
   readonly settings: SyncSettings
+  /** Constraints of the targets that are initially deferred, as they are written in SQL. */
+  readonly deferred: readonly string[]
 }
 
 /** The changed keys of the statement, old and new, each once. */
@@ -40,41 +42,65 @@ const changedKeys = ({ event, watched }: FunctionSpec): string =>
 const logKeys = ({ scope, group }: FunctionSpec, rows: string, kind = 'c'): string =>
   `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT '${kind}', _crossfade_c.* FROM (${rows}) AS _crossfade_c;`
 
+const allKeys = (arrays: readonly string[]): string => {
+  const names = arrays.map((_, i) => `_crossfade_k${i + 1}`).join(', ')
+  return `SELECT ${names} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names})`
+}
+
 /** The variables that hold the keys, one array a key column. */
 const variables = (group: SyncGroup): string[] => group.keyTypes.map((_, i) => `_crossfade_v${i + 1}`)
 
+/** Several tables make one target row: two writers that hold one of them each cannot see what the other is about to commit. */
+const isJoined = (group: SyncGroup): boolean => group.links.some(({ link }) => link.parts.length > 1)
+
 /** What keeps one target equal, for the keys in the variables. A clash with another writer raises and is caught. */
 function applyLink(link: ResolvedLink, event: Event, arrays: string[]): string[] {
-  const equal = link.link.target.key.map((column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`)
-  const absent = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.link.target.table)} WHERE ${equal.join(' AND ')})`
-  const update = updateRows(link, keyIn(arrays))
+  // Without its row in a joined table a target row is another row, not none.
+  const writes = event !== 'delete' || link.link.parts.length > 1
   return [
-    ...(event === 'delete' || update === undefined ? [] : [`${update};`]),
-    ...(event === 'delete' ? [] : [`${insertRows(link, keyIn(arrays), absent)};`]),
-    ...(event === 'insert' && !link.link.parts.some((part) => part.where) ? [] : [`${deleteGone(link, arrays)};`]),
+    ...(writes ? [`${writeRows(link, keyIn(arrays))};`] : []),
+    ...(event === 'insert' && !link.link.parts.some((part) => part.where)
+      ? []
+      : [`${deleteGone(link, arrays)};`]),
   ]
 }
 
-/** Rule 4: a delete, and a row that left the filter, always leaves its key, even when it was applied at once. */
+/**
+ * Rule 4: a delete, and a row that left the filter, always leaves its key, even when it was applied at once. So does every
+ * change of a target that is joined from several tables: what is written here is fresh, and the applier makes it right.
+ */
 function logGone(spec: FunctionSpec, arrays: string[]): string[] {
   const { group, event } = spec
+  if (isJoined(group)) return [logKeys(spec, allKeys(arrays))]
   if (event === 'insert' && !group.links.some(({ link }) => link.parts.some((part) => part.where))) return []
   const names = group.keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
   const gone = group.links.map(({ link }) => `NOT ${sourceExists(link, '_crossfade_u')}`)
   return [
-    logKeys(spec, `SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')}) WHERE ${gone.join(' OR ')}`),
+    logKeys(
+      spec,
+      `SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')}) WHERE ${gone.join(' OR ')}`,
+    ),
   ]
 }
 
+/** A constraint of the new side that would only be checked at COMMIT would fail the application's COMMIT: it is checked here. */
+const checkNow = (deferred: readonly string[]): string[] =>
+  deferred.length === 0
+    ? []
+    : [
+        `SET CONSTRAINTS ${deferred.join(', ')} IMMEDIATE;`,
+        `SET CONSTRAINTS ${deferred.join(', ')} DEFERRED;`,
+      ]
+
 function functionBody(spec: FunctionSpec): string {
   const { group, event, mode, settings, watched } = spec
-  if (event === 'truncate') return `BEGIN ${logKeys(spec, `SELECT ${group.keyTypes.map((type) => `NULL::${type}`).join(', ')}`, 't')} RETURN NULL; END`
+  if (event === 'truncate')
+    return `BEGIN ${logKeys(spec, `SELECT ${group.keyTypes.map((type) => `NULL::${type}`).join(', ')}`, 't')} RETURN NULL; END`
   if (mode === 'watch') return `BEGIN ${logKeys(spec, changedKeys(spec))} RETURN NULL; END`
   const arrays = variables(group)
   const declare = arrays.map((variable, i) => `${variable} ${group.keyTypes[i]}[];`).join(' ')
   const collect = watched.key.map((column) => `array_agg(${quoteIdentifier(column)})`).join(', ')
   const [firstTable] = transitionTables[event]
-  const names = group.keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
   const apply = group.links.flatMap((link) => applyLink(link, event, arrays))
   return `DECLARE ${declare} _crossfade_outer text := coalesce(current_setting('${applyingSetting}', true), '');
 BEGIN
@@ -91,10 +117,10 @@ BEGIN
   SELECT ${collect} INTO ${arrays.join(', ')} FROM (${changedKeys(spec)}) AS _crossfade_q;
   BEGIN
     PERFORM set_config('${applyingSetting}', ${quoteLiteral(spec.scope.migration)}, true);
-    ${[...apply, ...logGone(spec, arrays)].join('\n    ')}
+    ${[...apply, ...logGone(spec, arrays), ...checkNow(spec.deferred)].join('\n    ')}
     PERFORM set_config('${applyingSetting}', _crossfade_outer, true);
   EXCEPTION WHEN OTHERS THEN
-    ${logKeys(spec, `SELECT ${names.join(', ')} FROM unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')})`)}
+    ${logKeys(spec, allKeys(arrays))}
   END;
   RETURN NULL;
 END`
@@ -104,6 +130,15 @@ END`
 async function searchPath(tx: Transaction): Promise<string> {
   const result = await tx.query('SELECT unnest(current_schemas(false)) AS name')
   return [...result.rows.map((row) => quoteIdentifier(row['name'] ?? '')), 'pg_temp'].join(', ')
+}
+
+async function deferredConstraints(tx: Transaction, group: SyncGroup): Promise<string[]> {
+  const result = await tx.query(
+    `SELECT DISTINCT format('%I.%I', n.nspname, o.conname) AS name FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace ` +
+      `WHERE o.condeferred AND ARRAY[o.conrelid, o.confrelid] && ARRAY(SELECT to_regclass(t)::oid FROM unnest($1::text[]) AS t) ORDER BY 1`,
+    [group.links.map(({ link }) => quoteTable(link.target.table))],
+  )
+  return result.rows.map((row) => row['name'] ?? '')
 }
 
 function createFunction(spec: FunctionSpec, index: number, path: string): string {
@@ -130,15 +165,29 @@ function dollarQuote(text: string): string {
   return `${tag}${text}${tag}`
 }
 
+/** What the functions take from the session and the catalogue at the time of their installation. */
+interface InstalledFrom {
+  readonly path: string
+  readonly deferred: readonly string[]
+}
+
 /** The statements that give a group its triggers; also what the plan shows. */
-export function triggerStatements(scope: Scope, group: SyncGroup, mode: TriggerMode, settings: SyncSettings, path: string): string[] {
+export function triggerStatements(
+  scope: Scope,
+  group: SyncGroup,
+  mode: TriggerMode,
+  settings: SyncSettings,
+  { path, deferred }: InstalledFrom,
+): string[] {
   return group.watched.flatMap((watched, index) =>
     events.flatMap((event) => {
       const name = quoteIdentifier(triggerName(scope, group, event))
       const table = quoteTable(watched.table)
-      const referencing = transitionTables[event].map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`).join(' ')
+      const referencing = transitionTables[event]
+        .map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`)
+        .join(' ')
       return [
-        createFunction({ scope, group, watched, event, mode, settings }, index, path),
+        createFunction({ scope, group, watched, event, mode, settings, deferred }, index, path),
         `CREATE OR REPLACE TRIGGER ${name} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
           `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
         `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name}`,
@@ -148,14 +197,19 @@ export function triggerStatements(scope: Scope, group: SyncGroup, mode: TriggerM
 }
 
 export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
-  for (const statement of triggerStatements(scope, group, mode, settings, await searchPath(tx))) await tx.query(statement)
+  const from = { path: await searchPath(tx), deferred: await deferredConstraints(tx, group) }
+  for (const statement of triggerStatements(scope, group, mode, settings, from)) await tx.query(statement)
 }
 
 export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
   for (const [index, watched] of group.watched.entries())
     for (const event of events) {
-      await tx.query(`DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`)
-      await tx.query(`DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`)
+      await tx.query(
+        `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`,
+      )
+      await tx.query(
+        `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
+      )
     }
 }
 
@@ -169,8 +223,12 @@ export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
         [name, quoteTable(watched.table)],
       )
       const enabled = result.rows[0]?.['tgenabled']
-      if (enabled === undefined) findings.push(`trigger ${name} is missing on ${watched.table.schema}.${watched.table.name}`)
-      else if (enabled !== 'A') findings.push(`trigger ${name} on ${watched.table.schema}.${watched.table.name} is not enabled for every session`)
+      if (enabled === undefined)
+        findings.push(`trigger ${name} is missing on ${watched.table.schema}.${watched.table.name}`)
+      else if (enabled !== 'A')
+        findings.push(
+          `trigger ${name} on ${watched.table.schema}.${watched.table.name} is not enabled for every session`,
+        )
     }
   return findings
 }

@@ -1,0 +1,63 @@
+import { createLagThrottle } from '../backfill/throttle.ts'
+import { runLane } from '../backfill/run-lane.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { RangePurpose, RangeTotals } from '../database/index.ts'
+import type { BackfillCounts } from '../core/progress.ts'
+import { laneCount, rangeCount } from '../core/lanes.ts'
+import type { Bodies } from './surroundings.ts'
+
+export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> = {
+  async planBackfill({ settings, ...ref }, { enter }) {
+    const { place, migration, groups } = await enter(ref)
+    const { database, scope } = place
+    const { ranges } = database.dialect
+    const backfill = { ...migration.backfill, ...settings }
+    const counts = await database.transaction(async (tx) => {
+      if ((await ranges.totals(tx, scope, 'backfill')).ranges === 0)
+        for (const group of groups.forward)
+          await ranges.plan(tx, scope, group, 'backfill', rangeCount(backfill.maxConcurrency))
+      else await ranges.release(tx, scope, 'backfill', 0)
+      return toCounts(await ranges.totals(tx, scope, 'backfill'))
+    })
+    return { ...counts, lanes: laneCount(backfill, counts.rangesTotal) }
+  },
+
+  async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report }) {
+    const { place, migration, groups } = await enter(ref)
+    const backfill = { ...migration.backfill, ...settings }
+    const throttle = createLagThrottle(place, backfill.maxReplicationLagSec)
+    const until = Date.now() + sliceSec * 1000
+    const { done, rows, refused, ratePerSec, throttledBy } = await runLane(
+      place,
+      groups.forward,
+      lane,
+      backfill,
+      throttle,
+      { signal, until, report },
+    )
+    return {
+      done,
+      rows,
+      refused,
+      ratePerSec,
+      throttledBy,
+      counts: toCounts(await readTotals(place, 'backfill')),
+    }
+  },
+}
+
+export async function readTotals(
+  { database, scope }: Workplace,
+  purpose: RangePurpose,
+): Promise<RangeTotals> {
+  return database.transaction((tx) => database.dialect.ranges.totals(tx, scope, purpose))
+}
+
+function toCounts(totals: RangeTotals): BackfillCounts {
+  return {
+    rowsDone: totals.rowsDone,
+    rowsEstimated: totals.rowsEstimated,
+    rangesDone: totals.rangesDone,
+    rangesTotal: totals.ranges,
+  }
+}

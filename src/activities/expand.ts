@@ -1,0 +1,126 @@
+import { resolveGroups, tablesOf } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { TableName } from '../core/link.ts'
+import type { DdlStep } from '../database/index.ts'
+import { fingerprint, type Migration } from '../definition/index.ts'
+import { captureSteps, completionSteps, foundationSteps } from '../ddl/expand-steps.ts'
+import { runStep } from '../ddl/run-step.ts'
+import { CrossfadeError } from '../errors/index.ts'
+import { makePlan, planToken } from '../plan/make-plan.ts'
+import type { DdlSummary } from './contract.ts'
+import type { Bodies, Surroundings } from './surroundings.ts'
+
+export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'checkCapture' | 'checkDrift'> =
+  {
+    async plan({ migration, fingerprint: given }, { place }) {
+      assertFingerprint(migration, given)
+      const plan = await makePlan(await place(migration), migration)
+      const [refusal] = plan.findings.filter((finding) => finding.severity === 'refusal')
+      if (refusal)
+        throw new CrossfadeError({
+          kind: 'refused',
+          code: 'PLAN.REFUSED',
+          message: plan.findings
+            .filter((finding) => finding.severity === 'refusal')
+            .map((finding) => finding.message)
+            .join(' '),
+          mend: refusal.mend,
+          details: { rules: plan.findings.map((finding) => finding.rule) },
+        })
+      return plan.summary
+    },
+
+    async expand({ migration, fingerprint: given }, around) {
+      const place = await around.place(migration)
+      const { database, scope } = place
+      const tables = Object.values(tablesOf(migration)).flat()
+      const [scopeStep, ...foundation] = foundationSteps(database.dialect, migration)
+      // The definition goes in before anything of the user's schema changes, so that abort can take everything back.
+      const first = await runSteps(place, scopeStep ? [scopeStep] : [], tables, around)
+      await database.transaction((tx) =>
+        database.dialect.definitions.save(tx, scope, given, JSON.stringify(migration)),
+      )
+      const before = await runSteps(place, foundation, tables, around)
+      const groups = await database.transaction((tx) => resolveGroups(tx, database.dialect, scope, migration))
+      const after = await runSteps(place, captureSteps(database.dialect, migration, groups), tables, around)
+      await database.transaction((tx) =>
+        database.dialect.flags.set(tx, scope, {
+          [migration.flags.writeEnabled]: 0,
+          [migration.flags.readEnabled]: 0,
+          [migration.flags.backfillActive]: 0,
+        }),
+      )
+      return { steps: [...first.steps, ...before.steps, ...after.steps] }
+    },
+
+    async complete(ref, around) {
+      const { place, migration, groups } = await around.enter(ref)
+      const { dialect } = place.database
+      const summary = await runSteps(
+        place,
+        completionSteps(dialect, migration),
+        tablesOf(migration).new,
+        around,
+      )
+      for (const group of groups.forward)
+        for (const { link } of group.links) await dialect.ddl.analyze(place.database, link.target.table)
+      return summary
+    },
+
+    async checkCapture(ref, around) {
+      const { place, groups } = await around.enter(ref)
+      const { database, scope } = place
+      const findings: string[] = []
+      for (const group of groups.forward)
+        findings.push(
+          ...(await database.transaction((tx) => database.dialect.triggers.check(tx, scope, group))),
+        )
+      if (findings.length === 0) return
+      throw new CrossfadeError({
+        kind: 'refused',
+        code: 'SYNC.NOT_CAPTURED',
+        message: `Not every change is captured: ${findings.join('; ')}.`,
+        mend: 'Abort this migration and start it again: what was written meanwhile may be missing from the change log.',
+        details: { findings },
+      })
+    },
+
+    async checkDrift({ token, ...ref }, around) {
+      const { place, migration } = await around.enter(ref)
+      const now = await planToken(place, migration)
+      if (now.token === token) return
+      throw new CrossfadeError({
+        kind: 'refused',
+        code: 'PLAN.DRIFT',
+        message: `The schema of ${now.tables.join(', ')} is not the one that was planned for (token ${now.token} instead of ${token}).`,
+        mend: 'Somebody changed its columns since the plan. Change them back and resume, or abort and start again.',
+        details: { tables: now.tables },
+      })
+    },
+  }
+
+/** A workflow started by hand may carry a fingerprint that was not made from its definition. */
+function assertFingerprint(migration: Migration, given: string): void {
+  const right = fingerprint(migration)
+  if (right === given) return
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'DEFINITION.FINGERPRINT',
+    message: `The fingerprint of the input (${given.slice(0, 8)}) is not that of its definition (${right.slice(0, 8)}).`,
+    mend: 'Start migrations with `crossfade run` or startMigration(), which resolve the defaults and compute it.',
+  })
+}
+
+async function runSteps(
+  place: Workplace,
+  steps: readonly DdlStep[],
+  tables: readonly TableName[],
+  around: Surroundings,
+): Promise<DdlSummary> {
+  const done: DdlSummary['steps'][number][] = []
+  for (const step of steps) {
+    const { title, did, tookMs } = await runStep(place, step, tables, around)
+    done.push({ title, did, tookMs })
+  }
+  return { steps: done }
+}

@@ -1,0 +1,120 @@
+import { resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import { undoableSteps } from '../ddl/expand-steps.ts'
+import { attempt, undoStep } from '../ddl/run-step.ts'
+import { isSwapped, swapNames } from '../ddl/swap.ts'
+import { drain } from '../sync/drain.ts'
+import { isCrossfadeError } from '../errors/index.ts'
+import type { Migration } from '../definition/index.ts'
+import type { MigrationRef } from './contract.ts'
+import type { Bodies, Surroundings } from './surroundings.ts'
+
+/** Traffic must be back within a second; what the change log still holds then is copied after it. */
+const drainBudgetMs = 300
+
+export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
+  async returnTraffic(ref, around) {
+    const found = await findGroups(ref, around)
+    if (found === undefined) return { primary: 'old', left: 0 }
+    const { place, migration, groups } = found
+    const { database, scope } = place
+    if (groups && (await database.transaction((tx) => isSwapped(place, tx, migration))))
+      await attempt(
+        place,
+        'Exchange the names back',
+        Object.values(tablesOf(migration)).flat(),
+        around,
+        ({ lockTimeoutMs }) =>
+          database.transaction((tx) => swapNames(place, tx, migration, 'to-old'), {
+            lockTimeoutMs,
+            applying: scope.migration,
+          }),
+      )
+    const flags = await database.transaction((tx) => database.dialect.flags.read(tx, scope))
+    let left = 0
+    if (flags?.primary === 'new')
+      for (const group of groups?.reverse ?? [])
+        left += await drain(place, group, 0, drainBudgetMs, around.signal)
+    await database.transaction((tx) =>
+      database.dialect.flags.set(
+        tx,
+        scope,
+        {
+          [migration.flags.readEnabled]: 0,
+          [migration.flags.writeEnabled]: 0,
+          [migration.flags.backfillActive]: 0,
+        },
+        'old',
+      ),
+    )
+    return { primary: 'old', left }
+  },
+
+  async windDown({ cleanUp, ...ref }, around) {
+    const found = await findGroups(ref, around)
+    if (found === undefined) return ['nothing had been created']
+    const { place, migration, groups } = found
+    const { database, scope } = place
+    const { dialect } = database
+    const tables = Object.values(tablesOf(migration)).flat()
+    let behind = 0
+    for (const group of groups?.reverse ?? []) behind += await drain(place, group, 0, 30_000, around.signal)
+    for (const group of [...(groups?.forward ?? []), ...(groups?.reverse ?? [])])
+      await removeTriggers(place, group, around)
+    if (behind > 0)
+      return [`${behind} keys of the new side could not be copied back, so it is kept: see ${scope.schema}`]
+    if (!cleanUp)
+      return [
+        `the new tables and the schema ${scope.schema} are kept; \`crossfade abort --clean-up\` would have removed them`,
+      ]
+    const journal = new Set(await database.transaction((tx) => dialect.journal.read(tx, scope)))
+    const left: string[] = []
+    for (const step of undoableSteps(dialect, migration, groups)) {
+      if (!journal.has(step.id)) continue
+      const { did, title } = await undoStep(place, step, tables, around)
+      if (did === 'left' && step.id.startsWith('own '))
+        left.push(`left as it is: ${title} (it has no "down")`)
+    }
+    await attempt(place, `Drop the schema ${scope.schema}`, tables, around, ({ lockTimeoutMs }) =>
+      dialect.ddl.dropScope(database, scope, { lockTimeoutMs }),
+    )
+    return ['everything that was created is removed', ...left]
+  },
+}
+
+async function removeTriggers(
+  place: Workplace,
+  group: Groups['forward'][number],
+  around: Surroundings,
+): Promise<void> {
+  const { database, scope } = place
+  const step = database.dialect.ddl.removeTriggers(group)
+  await attempt(
+    place,
+    step.title,
+    group.watched.map(({ table }) => table),
+    around,
+    ({ lockTimeoutMs }) => step.apply(database, scope, { lockTimeoutMs, signal: around.signal }),
+  )
+}
+
+/** The definition and its links, or undefined where expand had not got so far: then there is nothing to go back from. */
+async function findGroups(
+  ref: MigrationRef,
+  around: Surroundings,
+): Promise<{ place: Workplace; migration: Migration; groups: Groups | undefined } | undefined> {
+  const place = await around.place(ref)
+  const { database, scope } = place
+  const { dialect } = database
+  return database.transaction(async (tx) => {
+    if (!(await dialect.journal.exists(tx, scope))) return undefined
+    const kept = await dialect.definitions.load(tx, scope)
+    if (kept?.fingerprint !== ref.fingerprint) return undefined
+    const migration = JSON.parse(kept.definition) as Migration
+    const groups = await resolveGroups(tx, dialect, scope, migration).catch((error: unknown) => {
+      if (isCrossfadeError(error)) return undefined // expand had not created the new tables yet
+      throw error
+    })
+    return { place, migration, groups }
+  })
+}

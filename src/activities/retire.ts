@@ -1,0 +1,99 @@
+import { tablesOf } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { TableName } from '../core/link.ts'
+import type { Migration } from '../definition/index.ts'
+
+import { attempt, runStep } from '../ddl/run-step.ts'
+import type { Bodies } from './surroundings.ts'
+
+export const retireActivities: Pick<
+  Bodies,
+  'startReverse' | 'stopDualWrite' | 'observeOldSide' | 'retireOldTables' | 'dropOldTables'
+> = {
+  async startReverse(ref, around) {
+    const { place, migration, groups } = await around.enter(ref)
+    for (const group of groups.reverse)
+      await runStep(
+        place,
+        place.database.dialect.ddl.installTriggers(group, 'copy', migration.sync),
+        watchedOf(group.watched),
+        around,
+      )
+  },
+
+  async stopDualWrite(ref, around) {
+    const { place, migration, groups } = await around.enter(ref)
+    const { ddl } = place.database.dialect
+    for (const group of groups.reverse)
+      await runStep(place, ddl.removeTriggers(group), watchedOf(group.watched), around)
+    // From here on the old side is stale: a stray write to it must be noticed, and must never reach the new side.
+    for (const group of groups.forward)
+      await runStep(
+        place,
+        ddl.installTriggers(group, 'watch', migration.sync),
+        watchedOf(group.watched),
+        around,
+      )
+  },
+
+  async observeOldSide(ref, { enter }) {
+    const { place, migration, groups } = await enter(ref)
+    const { database, scope } = place
+    const old = await presentNames(place, migration, 'old')
+    return database.transaction(async (tx) => {
+      const activity = await database.dialect.catalog.activity(tx, old)
+      let strayKeys = 0
+      for (const group of groups.forward)
+        strayKeys += (await database.dialect.changeLog.state(tx, scope, group)).pending
+      return {
+        scans: activity.reduce((sum, table) => sum + table.scans, 0),
+        writes: activity.reduce((sum, table) => sum + table.writes, 0),
+        strayKeys,
+      }
+    })
+  },
+
+  async retireOldTables(ref, around) {
+    const { place, migration } = await around.enter(ref)
+    const { ddl } = place.database.dialect
+    const present = await presentNames(place, migration, 'old')
+    for (const [i, table] of tablesOf(migration).old.entries()) {
+      const now = present[i] ?? table
+      // After a swap it has that name already.
+      if (now.name !== ddl.retiredName(table))
+        await runStep(place, ddl.renameTable(now, ddl.retiredName(table)), [now], around)
+    }
+  },
+
+  async dropOldTables(ref, around) {
+    const { place, migration, groups } = await around.enter(ref)
+    const { database, scope } = place
+    const { ddl } = database.dialect
+    for (const statement of migration.contract.sql)
+      await runStep(place, ddl.ownStatement(statement), [], around)
+    await attempt(
+      place,
+      'Remove the triggers, change logs and checkpoints',
+      tablesOf(migration).old,
+      around,
+      ({ lockTimeoutMs }) =>
+        ddl.tidyScope(database, scope, [...groups.forward, ...groups.reverse], { lockTimeoutMs }),
+    )
+    if (!migration.contract.drop) return
+    for (const table of tablesOf(migration).old) {
+      const retired = { schema: table.schema, name: ddl.retiredName(table) }
+      await runStep(place, ddl.dropTable(retired), [retired], around)
+    }
+  },
+}
+
+const watchedOf = (watched: readonly { readonly table: TableName }[]): TableName[] =>
+  watched.map(({ table }) => table)
+
+async function presentNames(
+  { database, scope }: Workplace,
+  migration: Migration,
+  side: 'old' | 'new',
+): Promise<TableName[]> {
+  return database.transaction((tx) => database.dialect.catalog.locate(tx, scope, tablesOf(migration)[side]))
+}

@@ -1,0 +1,112 @@
+import { rangeCount } from '../core/lanes.ts'
+import { sampleBreach, type ParityEvidence } from '../core/gates.ts'
+import type { Groups } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { ParityCounts, SyncGroup } from '../database/index.ts'
+import { createLagThrottle } from '../backfill/throttle.ts'
+import { readChangeLogs } from '../sync/apply-changes.ts'
+import { sampleParity } from '../verify/sample.ts'
+import { verifyLane } from '../verify/verify-lane.ts'
+import { readTotals } from './backfill.ts'
+import type { Direction } from './contract.ts'
+import type { Bodies } from './surroundings.ts'
+
+/** Comparing is cheap reading; two lanes keep it from being anybody's trouble. */
+const verifyLanes = 2
+
+export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'readParity' | 'sampleParity'> = {
+  async planVerify({ direction, begun, ...ref }, { enter }) {
+    const { place, groups } = await enter(ref)
+    const { database, scope } = place
+    const { ranges, parity } = database.dialect
+    await database.transaction(async (tx) => {
+      if (begun) return ranges.release(tx, scope, 'verify', 0)
+      await ranges.reset(tx, scope, 'verify')
+      for (const group of groups[direction])
+        await ranges.plan(tx, scope, group, 'verify', rangeCount(verifyLanes))
+      await parity.reset(tx, scope, 'full', linkIds(groups[direction]))
+    })
+    const { ranges: planned } = await readTotals(place, 'verify')
+    return { lanes: Math.max(1, Math.min(verifyLanes, planned)) }
+  },
+
+  async verifySlice({ direction, repair, lane, sliceSec, ...ref }, { enter, signal, report }) {
+    const { place, groups } = await enter(ref)
+    const { done } = await verifyLane(
+      place,
+      groups[direction],
+      lane,
+      { signal, until: Date.now() + sliceSec * 1000, report },
+      { repair },
+    )
+    const { full } = await readCounts(place, groups[direction])
+    return { done, counts: { compared: full.compared, mismatched: full.mismatched, repaired: full.repaired } }
+  },
+
+  async readParity({ direction, ...ref }, { enter }) {
+    const { place, groups } = await enter(ref)
+    return readEvidence(place, groups, { direction })
+  },
+
+  async sampleParity({ sliceSec, ...ref }, { enter, signal, report }) {
+    const { place, migration, groups } = await enter(ref)
+    const throttle = createLagThrottle(place, migration.metrics.alertThresholds.lagThreshold)
+    const leading = groups.forward
+    const isBreached = async (): Promise<string | undefined> => {
+      const evidence = await readEvidence(place, groups, { direction: 'forward' })
+      const [log] = (await readChangeLogs(place, leading)).filter(
+        (state) => state.oldestAgeSec > migration.metrics.alertThresholds.lagThreshold,
+      )
+      if (log)
+        return `a change is waiting for ${log.oldestAgeSec.toFixed(0)} s to reach the new side${log.reason === undefined ? '' : ` (${log.reason})`}`
+      return sampleBreach(evidence.sample, migration.verify) ?? (await throttle())
+    }
+    const { breach } = await sampleParity(
+      place,
+      leading,
+      { signal, until: Date.now() + sliceSec * 1000, report },
+      isBreached,
+    )
+    return { breach, evidence: await readEvidence(place, groups, { direction: 'forward' }) }
+  },
+}
+
+const linkIds = (groups: readonly SyncGroup[]): string[] =>
+  groups.flatMap((group) => group.links.map((link) => link.link.id))
+
+async function readCounts(
+  { database, scope }: Workplace,
+  groups: readonly SyncGroup[],
+): Promise<{ full: ParityCounts; sample: ParityCounts }> {
+  const ids = new Set(linkIds(groups))
+  const rows = (await database.transaction((tx) => database.dialect.parity.read(tx, scope))).filter((row) =>
+    ids.has(row.link),
+  )
+  const sum = (source: 'full' | 'sample'): ParityCounts =>
+    rows
+      .filter((row) => row.source === source)
+      .reduce(
+        (a, b) => ({
+          compared: a.compared + b.compared,
+          mismatched: a.mismatched + b.mismatched,
+          repaired: a.repaired + b.repaired,
+          explained: a.explained + b.explained,
+        }),
+        { compared: 0, mismatched: 0, repaired: 0, explained: 0 },
+      )
+  return { full: sum('full'), sample: sum('sample') }
+}
+
+async function readEvidence(
+  place: Workplace,
+  groups: Groups,
+  { direction }: Direction,
+): Promise<ParityEvidence> {
+  const { full, sample } = await readCounts(place, groups[direction])
+  const { rangesDone } = await readTotals(place, 'verify')
+  const counts = ({ compared, mismatched }: ParityCounts): { compared: number; mismatched: number } => ({
+    compared,
+    mismatched,
+  })
+  return { full: counts(full), sample: counts(sample), rangesCompared: rangesDone }
+}

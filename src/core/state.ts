@@ -1,0 +1,169 @@
+import type { PersonGate, ParityStatement } from './gates.ts'
+import type { AbortRequest, Approval, LiveSettings, PauseRequest } from './messages.ts'
+import type { Outcome, Phase, Side } from './phases.ts'
+import type { BackfillCounts } from './progress.ts'
+
+/** All that a migration remembers: plain JSON, carried from run to run. Instants are milliseconds since the epoch. */
+export interface MigrationState {
+  readonly name: string
+  readonly database: string
+  phase: Phase
+  /** What is being done, in a few words. */
+  activity: string
+  outcome: Outcome
+  /** The side that the application treats as the truth. */
+  primary: Side
+  readPercent: number
+  writePercent: number
+  readonly startedAt: number
+  phaseStartedAt: number
+  /** Working time so far, without holds, gates and pauses. */
+  workedMs: number
+  finishedPhases: FinishedPhase[]
+  gate: OpenGate | undefined
+  paused: (PauseRequest & { readonly at: number }) | undefined
+  /** What a retry alone will not mend; a person corrects it and resumes, or aborts. */
+  trouble: Trouble | undefined
+  abort: (AbortRequest & { readonly at: number }) | undefined
+  settings: LiveSettings
+  plan: PlanSummary | undefined
+  backfill: BackfillCounts & {
+    readonly ratePerSec: number
+    readonly throttledBy: string | undefined
+    readonly refused: number
+  }
+  verify: {
+    readonly pass: number
+    readonly compared: number
+    readonly mismatched: number
+    readonly repaired: number
+  }
+  parity: ParityStatement | undefined
+  changeLog: { readonly pending: number; readonly oldestAgeSec: number }
+  ramp: { readonly index: number; readonly steps: number; readonly reached: readonly number[] }
+  hold: { readonly label: string; readonly until: number } | undefined
+  /** Which companions run beside the phases: appliers from expand on, sampling from cutover on. */
+  companions: { readonly applying: boolean; readonly sampling: boolean }
+  /** False once the old side is no longer kept in step. */
+  canGoBack: boolean
+  /** Places inside a phase that are behind us; a phase that is entered again after continue-as-new skips them. */
+  passed: string[]
+  audit: AuditEntry[]
+}
+
+export interface FinishedPhase {
+  readonly name: Phase
+  readonly seconds: number
+  readonly skipped?: string
+}
+
+export interface OpenGate {
+  readonly gate: PersonGate
+  readonly since: number
+  readonly token: string | undefined
+  readonly why: string
+  approval: (Approval & { readonly at: number }) | undefined
+}
+
+export interface Trouble {
+  readonly code: string
+  readonly message: string
+  readonly mend: string
+  readonly at: number
+}
+
+export interface AuditEntry {
+  readonly at: number
+  readonly what: string
+  readonly by?: string
+}
+
+export interface PlanSummary {
+  /** Approvals of expand and contract carry it: it stands for this definition against this schema. */
+  readonly token: string
+  readonly strategy: string
+  readonly steps: readonly { readonly title: string; readonly lock: string }[]
+  readonly tables: readonly {
+    readonly table: string
+    readonly rowsEstimated: number
+    readonly bytes: number
+  }[]
+  readonly warnings: readonly string[]
+}
+
+/** The audit keeps the newest entries; the full story is the workflow's history. */
+const auditLimit = 200
+
+export function createState(
+  name: string,
+  database: string,
+  startedAt: number,
+  rampSteps: number,
+): MigrationState {
+  return {
+    name,
+    database,
+    phase: 'expand',
+    activity: 'planning',
+    outcome: 'running',
+    primary: 'old',
+    readPercent: 0,
+    writePercent: 0,
+    startedAt,
+    phaseStartedAt: startedAt,
+    workedMs: 0,
+    finishedPhases: [],
+    gate: undefined,
+    paused: undefined,
+    trouble: undefined,
+    abort: undefined,
+    settings: {},
+    plan: undefined,
+    backfill: {
+      rowsDone: 0,
+      rowsEstimated: 0,
+      rangesDone: 0,
+      rangesTotal: 0,
+      ratePerSec: 0,
+      throttledBy: undefined,
+      refused: 0,
+    },
+    verify: { pass: 0, compared: 0, mismatched: 0, repaired: 0 },
+    parity: undefined,
+    changeLog: { pending: 0, oldestAgeSec: 0 },
+    ramp: { index: 0, steps: rampSteps, reached: [] },
+    hold: undefined,
+    companions: { applying: false, sampling: false },
+    canGoBack: true,
+    passed: [],
+    audit: [],
+  }
+}
+
+export function record(state: MigrationState, at: number, what: string, by?: string): void {
+  state.audit.push({ at, what, ...(by === undefined ? {} : { by }) })
+  if (state.audit.length > auditLimit) state.audit.splice(0, state.audit.length - auditLimit)
+}
+
+/** In one short phrase: what must happen before it goes on, or undefined while it works. */
+export function waitingFor(state: MigrationState): string | undefined {
+  if (state.outcome !== 'running') return undefined
+  if (state.abort) return undefined
+  if (state.trouble) return `a person: ${state.trouble.code}`
+  if (state.paused) return 'resume'
+  if (state.gate && !state.gate.approval) return `approval of ${state.gate.gate}`
+  if (state.backfill.throttledBy !== undefined && state.phase === 'backfill') return 'replicas to catch up'
+  if (state.hold) return 'the hold to end'
+  return undefined
+}
+
+/** What the query `status` answers, and `crossfade status --json` prints. */
+export type StatusView = Omit<MigrationState, 'audit' | 'passed' | 'plan' | 'companions'> & {
+  readonly waitingFor: string | undefined
+  readonly token: string | undefined
+}
+
+export function toStatus(state: MigrationState): StatusView {
+  const { audit: _audit, passed: _passed, companions: _companions, plan, ...rest } = state
+  return { ...rest, waitingFor: waitingFor(state), token: plan?.token }
+}

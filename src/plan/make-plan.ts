@@ -1,0 +1,267 @@
+import { createHash } from 'node:crypto'
+import { formatTable, isSameTable, type TableName } from '../core/link.ts'
+import type { PlanSummary } from '../core/state.ts'
+import { tablesOf } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { DdlStep, Dialect, TableDescription, Transaction } from '../database/index.ts'
+import { fingerprint, forwardLinks, type Migration } from '../definition/index.ts'
+import { completionSteps, foundationSteps } from '../ddl/expand-steps.ts'
+import { isCrossfadeError } from '../errors/index.ts'
+import {
+  checkKeys,
+  checkServer,
+  checkSource,
+  checkSwap,
+  checkTarget,
+  warnings,
+  type Finding,
+} from './checks.ts'
+
+export type { Finding } from './checks.ts'
+
+/** Everything a person needs before saying yes. Making it changes nothing. */
+export interface Plan {
+  readonly summary: PlanSummary
+  readonly findings: readonly Finding[]
+  readonly server: string
+  readonly fingerprint: string
+  readonly steps: readonly PlannedStep[]
+}
+
+export interface PlannedStep {
+  readonly phase: 'expand' | 'backfill' | 'cutover' | 'retire' | 'contract'
+  readonly title: string
+  readonly lock: string
+  readonly sql: readonly string[]
+}
+
+/** Looks at the database in one read-only transaction and says what will happen, and what would go wrong. */
+export async function makePlan(place: Workplace, migration: Migration): Promise<Plan> {
+  const { database, scope } = place
+  const { dialect } = database
+  return database
+    .transaction(
+      async (tx) => {
+        const version = await dialect.catalog.version(tx)
+        const names = tablesOf(migration)
+        const old = await describeAll(tx, dialect, names.old)
+        const fresh = await describeAll(tx, dialect, names.new)
+        const findings = [
+          ...checkServer(version),
+          ...(await checkRights(tx, dialect, names.old)),
+          ...old.flatMap(({ table, found }) => checkSource(table, found)),
+          ...migration.mappings.flatMap((mapping) => {
+            const source = find(old, mapping.source)
+            const target = find(fresh, mapping.target)
+            return [
+              ...checkTarget(migration, mapping, target),
+              ...checkKeys(migration, mapping, source, target),
+            ]
+          }),
+          ...(migration.cutover.mode === 'swap' ? checkSwap(migration) : []),
+          ...(await checkExpressions(tx, dialect, migration, old)),
+          ...warnings(
+            migration,
+            old.map(({ found }) => found),
+          ),
+        ]
+        const steps = plannedSteps(dialect, migration)
+        return {
+          findings,
+          server: version.text,
+          fingerprint: fingerprint(migration),
+          steps,
+          summary: {
+            token: tokenOf(migration, old),
+            strategy: strategyOf(migration),
+            steps: steps
+              .filter((step) => step.phase === 'expand' || step.phase === 'backfill')
+              .map(({ title, lock }) => ({ title, lock })),
+            tables: old.flatMap(({ found }) =>
+              found
+                ? [
+                    {
+                      table: formatTable(found.table),
+                      rowsEstimated: found.rowsEstimated,
+                      bytes: found.bytes,
+                    },
+                  ]
+                : [],
+            ),
+            warnings: findings
+              .filter((finding) => finding.severity === 'warning')
+              .map((finding) => finding.message),
+          },
+        }
+      },
+      { readOnly: true },
+    )
+    .then((plan) => ({
+      ...plan,
+      steps: plan.steps.map((step) => ({
+        ...step,
+        sql: step.sql.map((sql) =>
+          sql.replaceAll('_crossfade_<name>', scope.schema).replaceAll('<name>', scope.migration),
+        ),
+      })),
+    }))
+}
+
+interface Described {
+  readonly table: TableName
+  readonly found: TableDescription | undefined
+}
+
+async function describeAll(
+  tx: Transaction,
+  dialect: Dialect,
+  tables: readonly TableName[],
+): Promise<Described[]> {
+  const described: Described[] = []
+  for (const table of tables) described.push({ table, found: await dialect.catalog.describeTable(tx, table) })
+  return described
+}
+
+const find = (described: readonly Described[], table: TableName): TableDescription | undefined =>
+  described.find((entry) => isSameTable(entry.table, table))?.found
+
+async function checkRights(
+  tx: Transaction,
+  dialect: Dialect,
+  tables: readonly TableName[],
+): Promise<Finding[]> {
+  return (await dialect.catalog.missingPrivileges(tx, tables)).map((grant) => ({
+    rule: 'missing-privilege',
+    severity: 'refusal',
+    message: `The role of the URL lacks a privilege.`,
+    mend: `${grant};`,
+  }))
+}
+
+/** Every expression is planned by the server itself, against the real table. */
+async function checkExpressions(
+  tx: Transaction,
+  dialect: Dialect,
+  migration: Migration,
+  old: readonly Described[],
+): Promise<Finding[]> {
+  const findings: Finding[] = []
+  for (const link of forwardLinks(migration)) {
+    const [part] = link.parts
+    const types = new Map(find(old, part.table)?.columns.map((column) => [column.name, column.type]))
+    const missing = part.key.filter((column) => !types.has(column))
+    if (types.size === 0 || missing.length > 0) continue // said by checkSource and checkKeys
+    try {
+      await dialect.catalog.explainLink(tx, {
+        link,
+        keyTypes: part.key.map((column) => types.get(column) ?? ''),
+        keyOrders: part.key.map(() => undefined),
+        targetTypes: {},
+      })
+    } catch (error) {
+      if (!isCrossfadeError(error)) throw error
+      findings.push({
+        rule: 'mapping-refused',
+        severity: 'refusal',
+        message: error.message,
+        mend: error.mend,
+      })
+    }
+  }
+  return findings
+}
+
+function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
+  const { ddl } = dialect
+  const of = (phase: PlannedStep['phase'], steps: readonly DdlStep[]): PlannedStep[] =>
+    steps.map(({ title, lock, sql }) => ({ phase, title, lock, sql }))
+  const names = tablesOf(migration)
+  const sources = names.old.map(formatTable).join(', ')
+  const targets = names.new.map(formatTable).join(', ')
+  const words = (phase: PlannedStep['phase'], title: string, lock: string): PlannedStep => ({
+    phase,
+    title,
+    lock,
+    sql: [],
+  })
+  const early = migration.expand.tables.flatMap((table) => [
+    ...table.indexes
+      .filter((index) => index.unique || migration.expand.indexes === 'before-backfill')
+      .map((index) => ddl.createIndex(table, index)),
+    ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
+    ...(migration.expand.indexes === 'before-backfill'
+      ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key))
+      : []),
+  ])
+  return [
+    ...of('expand', [...foundationSteps(dialect, migration), ...early]),
+    words(
+      'expand',
+      `Capture every change of ${sources} by statement triggers`,
+      `SHARE ROW EXCLUSIVE on ${sources} for an instant: waits for running writers`,
+    ),
+    words('backfill', `Copy ${sources} into ${targets} in lanes`, 'none on source rows'),
+    ...of('backfill', completionSteps(dialect, migration)),
+    migration.cutover.mode === 'swap'
+      ? words(
+          'cutover',
+          `Exchange the names of ${sources} and ${targets}`,
+          `ACCESS EXCLUSIVE on both for an instant`,
+        )
+      : words('cutover', `Ramp reads by the flag ${migration.flags.readEnabled}`, 'none'),
+    words(
+      'retire',
+      `Follow ${targets} by statement triggers, so that ${sources} stays in step`,
+      `SHARE ROW EXCLUSIVE on ${targets} for an instant`,
+    ),
+    words(
+      'contract',
+      `Rename ${sources} away${migration.contract.drop ? ', and drop it after the soak' : ''}`,
+      `ACCESS EXCLUSIVE on ${sources} for an instant`,
+    ),
+  ]
+}
+
+function strategyOf(migration: Migration): string {
+  const targets = new Set(migration.mappings.map(({ target }) => formatTable(target))).size
+  const sources = new Set(migration.mappings.map(({ source }) => formatTable(source))).size
+  const shape = targets > sources ? `split into ${targets} tables` : 'move into a reshaped table'
+  return `expand/contract: ${shape}, trigger sync, ${migration.cutover.mode === 'swap' ? 'atomic swap of names' : 'ramp by flags'}`
+}
+
+/** Stands for this definition against these source columns: a changed definition or a changed schema has another one. */
+function tokenOf(migration: Migration, old: readonly Described[]): string {
+  const columns = old.map(({ table, found }) => [
+    formatTable(table),
+    found?.columns.map(({ name, type, notNull, collation, generated }) => [
+      name,
+      type,
+      notNull,
+      collation ?? null,
+      generated,
+    ]) ?? null,
+  ])
+  return createHash('sha256')
+    .update(fingerprint(migration))
+    .update(JSON.stringify(columns))
+    .digest('hex')
+    .slice(0, 8)
+}
+
+/** The token as the schema is now, whatever the tables are called now. */
+export async function planToken(
+  { database, scope }: Workplace,
+  migration: Migration,
+): Promise<{ token: string; tables: string[] }> {
+  const { old } = tablesOf(migration)
+  return database.transaction(
+    async (tx) => {
+      const now = await database.dialect.catalog.locate(tx, scope, old)
+      const described: Described[] = []
+      for (const [i, table] of old.entries())
+        described.push({ table, found: await database.dialect.catalog.describeTable(tx, now[i] ?? table) })
+      return { token: tokenOf(migration, described), tables: old.map(formatTable) }
+    },
+    { readOnly: true },
+  )
+}

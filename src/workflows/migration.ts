@@ -1,0 +1,274 @@
+import { parseDurationMs } from '../core/durations.ts'
+import { parityGate, stateParity } from '../core/gates.ts'
+import type { Outcome } from '../core/phases.ts'
+import { record, toStatus, type MigrationState, type StatusView } from '../core/state.ts'
+import type { Migration } from '../definition/index.ts'
+import { runBackfillLanes, runVerifyLanes } from './lanes.ts'
+import { openRun, type MigrationRun } from './run.ts'
+
+/** The whole input of a migration: plain JSON, so that any client can start one. */
+export interface MigrationInput {
+  readonly migration: Migration
+  readonly fingerprint: string
+  /** Where an earlier run of this workflow stood. */
+  readonly carried?: MigrationState
+  /** Continue as new after this many events instead of when the server suggests it; for tests. */
+  readonly continueAfterEvents?: number
+}
+
+export interface MigrationResult {
+  readonly outcome: Outcome
+  readonly status: StatusView
+}
+
+/** A comparison with repairs is not a clean one; so many may follow each other before a person has to look. */
+const mostVerifyPasses = 5
+
+/**
+ * The life of a migration, from the first look to the last table dropped. It can take weeks: every phase can be entered again
+ * where it was left, after a crash, a deploy, a pause, or when the history has grown long and the workflow continues as new.
+ */
+export async function migration(input: MigrationInput): Promise<MigrationResult> {
+  const run = openRun(input)
+  const outcome = await run.live(async () => {
+    await run.phase('expand', expand)
+    if (run.migration.safety.dryRunMode) return 'planned'
+    await run.phase('dual-write', dualWrite)
+    await run.phase('backfill', backfill)
+    await run.phase('verify', verify)
+    await run.phase('cutover', cutover)
+    await run.phase('retire', retire)
+    await run.phase('contract', contract)
+    return 'done'
+  }, goBack)
+  return { outcome, status: toStatus(run.state) }
+}
+
+/** Looks, waits for approval, and adds what is new. From its end on, no change of the old side is lost. */
+async function expand(run: MigrationRun): Promise<void> {
+  const { migration, fingerprint } = run
+  const plan = await run.once('plan', 'looking at the database', (act) =>
+    act.plan({ migration, fingerprint }),
+  )
+  if (plan) run.state.plan = plan
+  if (migration.safety.dryRunMode) return
+  const steps = run.state.plan?.steps.length ?? 0
+  await run.personGate(
+    'expand',
+    `${steps} steps, additive only; \`crossfade plan\` shows each with its lock.`,
+    run.state.plan?.token,
+  )
+  await run.work('adding the new schema', (act) => act.expand({ migration, fingerprint }))
+  run.startCompanions()
+}
+
+/** Trigger sync captures every write by itself, so there is no flag to ramp: the flag only tells applications about it. */
+async function dualWrite(run: MigrationRun): Promise<string> {
+  await run.work('proving that every change is captured', (act) => act.checkCapture(run.ref))
+  await run.setFlags({ writePercent: 100 })
+  return 'triggers write both sides; nothing to ramp'
+}
+
+/** Copies what was there before capture began, in lanes, and then builds what is cheaper to build on a full table. */
+async function backfill(run: MigrationRun): Promise<void> {
+  await run.checkDrift()
+  await run.setFlags({ backfillActive: 100 })
+  await runBackfillLanes(run)
+  await run.work('building indexes and foreign keys', (act) => act.complete(run.ref))
+  await run.setFlags({ backfillActive: 0 })
+}
+
+/** Compares every row of both sides. What differs twice is repaired, and then everything is compared again. */
+async function verify(run: MigrationRun): Promise<void> {
+  for (;;) {
+    const { compared, mismatched, repaired, pass } = await runVerifyLanes(run, 'forward', { repair: true })
+    record(
+      run.state,
+      Date.now(),
+      `verification pass ${pass}: ${compared} compared, ${mismatched} mismatched, ${repaired} repaired`,
+    )
+    if (mismatched === 0) return
+    if (pass % mostVerifyPasses === 0)
+      await run.needPerson({
+        code: 'VERIFY.NOT_CLEAN',
+        message: `${mostVerifyPasses} comparisons after each other found mismatches; the last one ${mismatched}.`,
+        mend: 'Find what writes to the new side beside Crossfade (its triggers, jobs, a constraint that refuses rows).',
+      })
+  }
+}
+
+/** Moves reads over: step by step with guards, or all at once by exchanging the names. A breach goes back by itself. */
+async function cutover(run: MigrationRun): Promise<void> {
+  await run.checkDrift()
+  await requireParity(run)
+  run.startSampling()
+  if (run.migration.cutover.mode === 'swap') return swapNames(run)
+
+  for (;;) {
+    const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
+    await run.personGate(
+      'cutover',
+      `Parity ${(100 * (run.state.parity?.parity ?? 0)).toFixed(4)} %. ${proofs.join(' ')} Reads will be ramped: ${rampText(run.migration)}.`,
+    )
+    const breach = await rampReads(run)
+    if (breach === undefined) return
+    await run.setFlags({ readPercent: 0 })
+    run.state.ramp = { ...run.state.ramp, index: 0 }
+    run.reopenGate('cutover')
+    record(run.state, Date.now(), `ramp rolled back: ${breach}`)
+    await run.needPerson({
+      code: 'CUTOVER.BREACH',
+      message: `Reads went back to the old side by themselves: ${breach}.`,
+      mend: 'Find the cause; resuming opens the gate of cutover again.',
+    })
+  }
+}
+
+/** The gate in front of cutover is parity with its bound; while it is shut, everything is compared again after a person looked. */
+async function requireParity(run: MigrationRun): Promise<void> {
+  for (;;) {
+    const evidence = await run.work('reading parity', (act) =>
+      act.readParity({ ...run.ref, direction: 'forward' }),
+    )
+    run.state.parity = stateParity(evidence, run.migration.verify)
+    const gate = parityGate(evidence, run.migration.verify)
+    if (gate.open) return
+    await run.needPerson({
+      code: 'CUTOVER.PARITY',
+      message: `Cutover stays shut: ${gate.reason}.`,
+      mend: 'Correct what differs.',
+    })
+    await verify(run)
+  }
+}
+
+const rampText = ({ cutover }: Migration): string =>
+  cutover.ramp.map(({ percent, hold }) => `${percent} % for ${hold}`).join(', ')
+
+/** @returns why it has to go back, or undefined when every step has held. */
+async function rampReads(run: MigrationRun): Promise<string | undefined> {
+  const { ramp } = run.migration.cutover
+  while (run.state.ramp.index < ramp.length) {
+    const step = ramp[run.state.ramp.index]
+    if (!step) break
+    if (run.state.readPercent !== step.percent) {
+      await run.setFlags({ readPercent: step.percent })
+      run.state.ramp = { ...run.state.ramp, reached: [...run.state.ramp.reached, step.percent] }
+    }
+    const breach = await run.hold(`reads at ${step.percent} %`, parseDurationMs(step.hold) ?? 0)
+    if (breach !== undefined) return breach
+    run.state.ramp = { ...run.state.ramp, index: run.state.ramp.index + 1 }
+  }
+  return undefined
+}
+
+/** One atomic exchange of names; the way back is proven first, because from here on the new side is primary. */
+async function swapNames(run: MigrationRun): Promise<void> {
+  await proveWayBack(run)
+  const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
+  await run.personGate(
+    'cutover',
+    `${proofs.join(' ')} The names of both tables will be exchanged in one short lock.`,
+  )
+  await run.work('draining the change log', (act) => act.drainChangeLog({ ...run.ref, direction: 'forward' }))
+  await run.stopCompanions() // they know the tables by their names
+  await run.work('exchanging the names', (act) => act.swap({ ...run.ref, direction: 'to-new' }))
+  run.tookPrimary('new', 100)
+  run.startCompanions()
+}
+
+/** The reverse mapping is tried on every row before anything depends on it. */
+async function proveWayBack(run: MigrationRun): Promise<void> {
+  if (run.hasPassed('way back')) return
+  if (!run.hasWayBack)
+    return record(
+      run.state,
+      Date.now(),
+      'the definition gives no reverse mapping: after this there is no way back without loss',
+    )
+  for (;;) {
+    const { mismatched } = await runVerifyLanes(run, 'reverse', { repair: false })
+    if (mismatched === 0) return run.pass('way back')
+    await run.needPerson({
+      code: 'CUTOVER.NO_WAY_BACK',
+      message: `The reverse mapping does not give the old rows back: ${mismatched} differ.`,
+      mend: 'Correct `reverse` in the definition and start again, or say `reverse: false` to go without a way back.',
+    })
+  }
+}
+
+/** The new side becomes primary; the old side is kept in step for the soak, then writes to it stop. */
+async function retire(run: MigrationRun): Promise<void> {
+  await run.checkDrift()
+  if (run.state.primary === 'old') {
+    await proveWayBack(run)
+    await run.personGate(
+      'retire',
+      'The new side becomes primary; the old side is kept in step by the reverse mapping, so that primary can go back.',
+    )
+    if (run.hasWayBack) await run.work('following the new side', (act) => act.startReverse(run.ref))
+    await run.work('draining the change log', (act) =>
+      act.drainChangeLog({ ...run.ref, direction: 'forward' }),
+    )
+    await run.setFlags({ readPercent: 100, primary: 'new' })
+  } else
+    await run.personGate(
+      'retire',
+      'The new side is primary since the swap. After the soak, writes to the old side stop.',
+    )
+  if (run.hasWayBack)
+    await run.hold('soak: the old side is kept in step', parseDurationMs(run.migration.retire.soak) ?? 0, {
+      heedBreach: false,
+    })
+  await run.stopCompanions()
+  await run.work('stopping writes to the old side', (act) => act.stopDualWrite(run.ref))
+  run.leaveWayBack()
+}
+
+/** Proves that nobody uses the old side, renames it away, waits, and drops it. */
+async function contract(run: MigrationRun): Promise<void> {
+  await watchOldSide(run)
+  await run.personGate(
+    'contract',
+    'Nothing touches the old side. It will be renamed away, and after a soak dropped: from then on there is no way back.',
+    run.state.plan?.token,
+  )
+  await run.work('renaming the old side away', (act) => act.retireOldTables(run.ref))
+  await run.hold('soak: the old side is renamed away', parseDurationMs(run.migration.contract.soak) ?? 0, {
+    heedBreach: false,
+  })
+  await run.work('dropping the old side', (act) => act.dropOldTables(run.ref))
+}
+
+/** The server's own statistics have to stand still for the whole time of observation. */
+async function watchOldSide(run: MigrationRun): Promise<void> {
+  const observe = parseDurationMs(run.migration.contract.observe) ?? 0
+  while (!run.hasPassed('observed')) {
+    const before = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
+    await run.hold('watching that nobody uses the old side', observe, { heedBreach: false })
+    const after = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
+    const scans = after.scans - before.scans
+    const writes = after.writes - before.writes
+    if (scans === 0 && writes === 0 && after.strayKeys === 0) run.pass('observed')
+    else
+      await run.needPerson({
+        code: 'CONTRACT.STILL_USED',
+        message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${after.strayKeys} keys written since dual write stopped.`,
+        mend: 'Find who uses it (pg_stat_activity, the application’s deployments), then resume: it is watched again.',
+      })
+  }
+}
+
+/** Abort: traffic first, then everything else. */
+async function goBack(run: MigrationRun): Promise<void> {
+  const { state } = run
+  if (!state.canGoBack) {
+    record(state, Date.now(), 'the old side is no longer in step: traffic stays on the new side')
+    await run.stopCompanions()
+    return
+  }
+  const cleanUp = state.abort?.cleanUp ?? true
+  await run.stopCompanions()
+  const left = await run.unstoppable('winding down', (act) => act.windDown({ ...run.ref, cleanUp }))
+  for (const line of left) record(state, Date.now(), line)
+}
