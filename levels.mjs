@@ -40,7 +40,7 @@ export const places = [
     does: 'holds what a workflow may ask for; thin, made from its dependencies',
   },
   { name: 'app', level: 4, does: 'is what a service imports: dual write, dual read, flags' },
-  { name: 'plan', level: 3, does: 'looks at a database and chooses a strategy, with reasons' },
+  { name: 'plan', level: 3, does: 'looks at a database and chooses a strategy, with reasons', beside: ['copy', 'ddl'] },
   { name: 'ddl', level: 3, does: 'holds the order of the DDL steps and how one is run', beside: ['copy', 'sync'] },
   { name: 'copy', level: 3, does: 'holds copyRange and copyKeys: the rules of copying' },
   { name: 'sync', level: 3, does: 'keeps both sides equal while writes go on', beside: ['copy'] },

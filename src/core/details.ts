@@ -1,4 +1,4 @@
-import { formatDuration } from './durations.ts'
+import { formatDuration, formatInstant } from './durations.ts'
 import { bar, etaSec, progressPercent } from './progress.ts'
 import { phases, type Phase } from './phases.ts'
 import { waitingFor, type MigrationState } from './state.ts'
@@ -110,11 +110,7 @@ function figures(state: MigrationState): string[] {
       'Reads on the new side',
       `${state.readPercent} % (step ${Math.min(ramp.index + 1, ramp.steps)} of ${ramp.steps})`,
     ])
-  if (state.hold)
-    rows.push([
-      'Hold',
-      `${state.hold.label}, until ${new Date(state.hold.until).toISOString().slice(0, 16).replace('T', ' ')} UTC`,
-    ])
+  if (state.hold) rows.push(['Hold', `${state.hold.label}, until ${formatInstant(state.hold.until)} UTC`])
   rows.push(['Primary side', state.primary])
   return [['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name} | ${value} |`)].join('\n')]
 }
@@ -123,9 +119,6 @@ function lately(state: MigrationState): string[] {
   if (state.audit.length === 0) return []
   const lines = state.audit
     .slice(-6)
-    .map(
-      ({ at, what, by }) =>
-        `- ${new Date(at).toISOString().slice(0, 19).replace('T', ' ')} ${what}${by === undefined ? '' : ` (${by})`}`,
-    )
+    .map(({ at, what, by }) => `- ${formatInstant(at)} ${what}${by === undefined ? '' : ` (${by})`}`)
   return [`**Lately**\n${lines.join('\n')}`]
 }

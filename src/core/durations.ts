@@ -36,3 +36,9 @@ export function formatDuration(ms: number): string {
     parts.push(`${parts.length === 0 ? rest / 1000 : Math.round(rest / 1000)}s`)
   return parts.slice(0, 3).join(' ')
 }
+
+/** `2026-11-25 02:43:40` in UTC, of milliseconds since the epoch. */
+export function formatInstant(at: number): string {
+  // eslint-disable-next-line no-restricted-globals -- formats its argument; reads no clock
+  return new Date(at).toISOString().slice(0, 19).replace('T', ' ')
+}

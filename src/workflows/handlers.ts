@@ -1,6 +1,18 @@
+import type { SignalDefinition, UpdateDefinition } from '@temporalio/common'
 import { log, setDefaultSignalHandler, setHandler } from '@temporalio/workflow'
 import { tokenGates } from '../core/gates.ts'
-import { parseAbort, parseApproval, parseConfigure, parsePause, type Parsed } from '../core/messages.ts'
+import {
+  parseAbort,
+  parseApproval,
+  parseConfigure,
+  parsePause,
+  type AbortRequest,
+  type Approval,
+  type ConfigureRequest,
+  type Parsed,
+  type PauseRequest,
+  type ResumeRequest,
+} from '../core/messages.ts'
 import { record, toStatus } from '../core/state.ts'
 import * as messages from './messages.ts'
 import type { MigrationRun } from './run.ts'
@@ -66,13 +78,10 @@ function refused(run: MigrationRun, name: string, problem: string): void {
   run.show()
 }
 
-type Signal<T> = ReturnType<typeof import('@temporalio/workflow').defineSignal<[T]>>
-type Update<T> = ReturnType<typeof import('@temporalio/workflow').defineUpdate<string, [T]>>
-
 function wire<T>(
   run: MigrationRun,
-  signal: Signal<T>,
-  update: Update<T>,
+  signal: SignalDefinition<[T]>,
+  update: UpdateDefinition<string, [T]>,
   message: Message<T>,
   description: string,
 ): void {
@@ -100,7 +109,7 @@ function wire<T>(
 const refusal = (problem: string): Error =>
   Object.assign(Object.create(Error.prototype) as Error, { name: 'Refused', message: problem })
 
-function approving(run: MigrationRun): Message<import('../core/messages.ts').Approval> {
+function approving(run: MigrationRun): Message<Approval> {
   return {
     check(payload) {
       const parsed = parseApproval(payload)
@@ -130,7 +139,7 @@ function approving(run: MigrationRun): Message<import('../core/messages.ts').App
   }
 }
 
-function aborting(run: MigrationRun): Message<import('../core/messages.ts').AbortRequest> {
+function aborting(run: MigrationRun): Message<AbortRequest> {
   return {
     check(payload) {
       const parsed = parseAbort(payload)
@@ -153,7 +162,7 @@ function aborting(run: MigrationRun): Message<import('../core/messages.ts').Abor
   }
 }
 
-function pausing(run: MigrationRun): Message<import('../core/messages.ts').PauseRequest> {
+function pausing(run: MigrationRun): Message<PauseRequest> {
   return {
     check(payload) {
       const parsed = parsePause(payload)
@@ -175,7 +184,7 @@ function pausing(run: MigrationRun): Message<import('../core/messages.ts').Pause
   }
 }
 
-function resuming(run: MigrationRun): Message<import('../core/messages.ts').ResumeRequest> {
+function resuming(run: MigrationRun): Message<ResumeRequest> {
   return {
     check(payload) {
       const parsed = parsePause(payload)
@@ -192,7 +201,7 @@ function resuming(run: MigrationRun): Message<import('../core/messages.ts').Resu
   }
 }
 
-function configuring(run: MigrationRun): Message<import('../core/messages.ts').ConfigureRequest> {
+function configuring(run: MigrationRun): Message<ConfigureRequest> {
   return {
     check: parseConfigure,
     accept({ by, ...settings }) {
