@@ -196,7 +196,8 @@ export function rowImage({ link, targetTypes }: ResolvedLink, qualifier: string)
   const columns = targetColumns(link).map((column) =>
     comparable(`${qualifier}.${quoteIdentifier(column)}`, targetTypes[column] ?? 'text'),
   )
-  return `ROW(${columns.join(', ')})`
+  // Two bare ROW() would be compared column by column, with an operator that a column's type need not have.
+  return `ROW(${columns.join(', ')})::record`
 }
 
 function comparable(value: string, type: string): string {
