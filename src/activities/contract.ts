@@ -50,6 +50,8 @@ export interface Activities {
   swap(input: MigrationRef & { readonly direction: 'to-new' | 'to-old' }): Promise<'swapped' | 'was swapped'>
 
   startReverse(ref: MigrationRef): Promise<void>
+  /** The new side becomes primary, with nothing left to copy. @throws `CUTOVER.NOT_DRAINED` */
+  movePrimary(ref: MigrationRef): Promise<void>
   /** Nothing is written to the old side any more; whoever still writes to it is noted. */
   stopDualWrite(ref: MigrationRef): Promise<void>
   observeOldSide(ref: MigrationRef): Promise<OldSideActivity>

@@ -1,16 +1,18 @@
 import { resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import { undoableSteps } from '../ddl/expand-steps.ts'
-import { attempt, undoStep } from '../ddl/run-step.ts'
+import { movePrimary } from '../ddl/move-primary.ts'
+import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
 import { isSwapped, swapNames } from '../ddl/swap.ts'
+import { readChangeLogs } from '../sync/apply-changes.ts'
 import { drain } from '../sync/drain.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import type { Migration } from '../definition/index.ts'
 import type { MigrationRef } from './contract.ts'
 import type { Bodies, Surroundings } from './surroundings.ts'
 
-/** Traffic must be back within a second; what the change log still holds then is copied after it. */
-const drainBudgetMs = 300
+/** Traffic must be back within a second. Where the last changes cannot be copied back in that time, it goes back all the same. */
+const briefly: DdlPatience = { lockTimeoutMs: 100, pauseMs: 50, attempts: 3 }
 
 export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
   async returnTraffic(ref, around) {
@@ -18,6 +20,7 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     if (found === undefined) return { primary: 'old', left: 0 }
     const { place, migration, groups } = found
     const { database, scope } = place
+    let left = 0
     if (groups && (await database.transaction((tx) => isSwapped(place, tx, migration))))
       await attempt(
         place,
@@ -30,23 +33,24 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
             applying: scope.migration,
           }),
       )
-    const flags = await database.transaction((tx) => database.dialect.flags.read(tx, scope))
-    let left = 0
-    if (flags?.primary === 'new')
-      for (const group of groups?.reverse ?? [])
-        left += await drain(place, group, 0, drainBudgetMs, around.signal)
-    await database.transaction((tx) =>
-      database.dialect.flags.set(
-        tx,
-        scope,
-        {
-          [migration.flags.readEnabled]: 0,
-          [migration.flags.writeEnabled]: 0,
-          [migration.flags.backfillActive]: 0,
-        },
-        'old',
-      ),
-    )
+    const { flags } = database.dialect
+    const isNew = (await database.transaction((tx) => flags.read(tx, scope)))?.primary === 'new'
+    if (isNew && groups) {
+      const hasMoved = await movePrimary(place, migration, groups, 'old', {
+        ...around,
+        patience: briefly,
+      }).then(
+        () => true,
+        () => false,
+      )
+      if (!hasMoved) left = await pendingBack(place, groups)
+    }
+    const off = {
+      [migration.flags.readEnabled]: 0,
+      [migration.flags.writeEnabled]: 0,
+      [migration.flags.backfillActive]: 0,
+    }
+    await database.transaction((tx) => flags.set(tx, scope, off, 'old'))
     return { primary: 'old', left }
   },
 
@@ -96,6 +100,10 @@ async function removeTriggers(
     around,
     ({ lockTimeoutMs }) => step.apply(database, scope, { lockTimeoutMs, signal: around.signal }),
   )
+}
+
+async function pendingBack(place: Workplace, groups: Groups): Promise<number> {
+  return (await readChangeLogs(place, groups.reverse)).reduce((sum, log) => sum + log.pending, 0)
 }
 
 /** The definition and its links, or undefined where expand had not got so far: then there is nothing to go back from. */

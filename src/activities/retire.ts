@@ -2,13 +2,13 @@ import { tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { Migration } from '../definition/index.ts'
-
+import { movePrimary } from '../ddl/move-primary.ts'
 import { attempt, runStep } from '../ddl/run-step.ts'
 import type { Bodies } from './surroundings.ts'
 
 export const retireActivities: Pick<
   Bodies,
-  'startReverse' | 'stopDualWrite' | 'observeOldSide' | 'retireOldTables' | 'dropOldTables'
+  'startReverse' | 'movePrimary' | 'stopDualWrite' | 'observeOldSide' | 'retireOldTables' | 'dropOldTables'
 > = {
   async startReverse(ref, around) {
     const { place, migration, groups } = await around.enter(ref)
@@ -19,6 +19,11 @@ export const retireActivities: Pick<
         watchedOf(group.watched),
         around,
       )
+  },
+
+  async movePrimary(ref, around) {
+    const { place, migration, groups } = await around.enter(ref)
+    await movePrimary(place, migration, groups, 'new', around)
   },
 
   async stopDualWrite(ref, around) {
@@ -54,7 +59,7 @@ export const retireActivities: Pick<
   },
 
   async retireOldTables(ref, around) {
-    const { place, migration } = await around.enter(ref)
+    const { place, migration } = await around.open(ref)
     const { ddl } = place.database.dialect
     const present = await presentNames(place, migration, 'old')
     for (const [i, table] of tablesOf(migration).old.entries()) {
@@ -65,8 +70,9 @@ export const retireActivities: Pick<
     }
   },
 
+  /** Needs no links: after a crash the old tables may be gone already. */
   async dropOldTables(ref, around) {
-    const { place, migration, groups } = await around.enter(ref)
+    const { place, migration } = await around.open(ref)
     const { database, scope } = place
     const { ddl } = database.dialect
     for (const statement of migration.contract.sql)
@@ -76,8 +82,7 @@ export const retireActivities: Pick<
       'Remove the triggers, change logs and checkpoints',
       tablesOf(migration).old,
       around,
-      ({ lockTimeoutMs }) =>
-        ddl.tidyScope(database, scope, [...groups.forward, ...groups.reverse], { lockTimeoutMs }),
+      ({ lockTimeoutMs }) => ddl.tidyScope(database, scope, { lockTimeoutMs }),
     )
     if (!migration.contract.drop) return
     for (const table of tablesOf(migration).old) {

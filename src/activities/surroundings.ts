@@ -20,6 +20,8 @@ export interface Surroundings {
   report(progress: object): void
   place(ref: Pick<MigrationRef, 'name' | 'database'>): Promise<Workplace>
   /** The definition that was approved, from where expand left it. @throws `DEFINITION.CHANGED`, `DEFINITION.MISSING` */
+  open(ref: MigrationRef): Promise<{ readonly place: Workplace; readonly migration: Migration }>
+  /** The same with its links, as the tables are called now; both sides must be there. */
   enter(
     ref: MigrationRef,
   ): Promise<{ readonly place: Workplace; readonly migration: Migration; readonly groups: Groups }>
@@ -42,14 +44,19 @@ export function createSurroundings(
     const database = await dependencies.openDatabase(databaseName)
     return { database, scope: database.dialect.catalog.scope(name) }
   }
+  const open: Surroundings['open'] = async (ref) => {
+    const where = await place(ref)
+    const migration = definitions.get(ref.fingerprint) ?? (await loadDefinition(where, ref))
+    definitions.set(ref.fingerprint, migration)
+    return { place: where, migration }
+  }
   return {
     signal: Context.current().cancellationSignal,
     report,
     place,
+    open,
     async enter(ref) {
-      const where = await place(ref)
-      const migration = definitions.get(ref.fingerprint) ?? (await loadDefinition(where, ref))
-      definitions.set(ref.fingerprint, migration)
+      const { place: where, migration } = await open(ref)
       const groups = await where.database.transaction(
         (tx) => resolveGroups(tx, where.database.dialect, where.scope, migration),
         { readOnly: true },

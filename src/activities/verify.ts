@@ -50,25 +50,27 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
 
   async sampleParity({ sliceSec, ...ref }, { enter, signal, report }) {
     const { place, migration, groups } = await enter(ref)
-    const throttle = createLagThrottle(place, migration.metrics.alertThresholds.lagThreshold)
-    const leading = groups.forward
+    const { lagThreshold } = migration.metrics.alertThresholds
+    const throttle = createLagThrottle(place, lagThreshold)
+    const direction = await leadingDirection(place)
+    const leading = groups[direction]
     const isBreached = async (): Promise<string | undefined> => {
-      const evidence = await readEvidence(place, groups, { direction: 'forward' })
-      const [log] = (await readChangeLogs(place, leading)).filter(
-        (state) => state.oldestAgeSec > migration.metrics.alertThresholds.lagThreshold,
-      )
-      if (log)
-        return `a change is waiting for ${log.oldestAgeSec.toFixed(0)} s to reach the new side${log.reason === undefined ? '' : ` (${log.reason})`}`
-      return sampleBreach(evidence.sample, migration.verify) ?? (await throttle())
+      const { sample } = await readEvidence(place, groups, { direction })
+      const late = (await readChangeLogs(place, leading)).find((log) => log.oldestAgeSec > lagThreshold)
+      if (late)
+        return `a change has been waiting for ${late.oldestAgeSec.toFixed(0)} s to reach the other side${late.reason === undefined ? '' : ` (${late.reason})`}`
+      return sampleBreach(sample, migration.verify) ?? (await throttle())
     }
-    const { breach } = await sampleParity(
-      place,
-      leading,
-      { signal, until: Date.now() + sliceSec * 1000, report },
-      isBreached,
-    )
+    const pace = { signal, until: Date.now() + sliceSec * 1000, report }
+    const { breach } = await sampleParity(place, leading, pace, isBreached)
     return { breach, evidence: await readEvidence(place, groups, { direction: 'forward' }) }
   },
+}
+
+/** The side that is primary is the one that the other is compared with. */
+async function leadingDirection({ database, scope }: Workplace): Promise<'forward' | 'reverse'> {
+  const flags = await database.transaction((tx) => database.dialect.flags.read(tx, scope), { readOnly: true })
+  return flags?.primary === 'new' ? 'reverse' : 'forward'
 }
 
 const linkIds = (groups: readonly SyncGroup[]): string[] =>

@@ -1,7 +1,7 @@
 import { nextChunkRows, restAfterChunkMs } from '../core/chunk-size.ts'
 import { copyChunk } from '../copy/copy-range.ts'
 import { walkRanges } from '../copy/walk-ranges.ts'
-import { rest, type Pace, type Workplace } from '../copy/workplace.ts'
+import { jittered, rest, type Pace, type Workplace } from '../copy/workplace.ts'
 import type { SyncGroup } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
 import type { Throttle } from './throttle.ts'
@@ -54,7 +54,9 @@ export async function runLane(
       if (isOver()) return { cursor: undefined, rows: 0, done: false }
       await rest(throttledRestMs, pace.signal)
     }
-    const chunk = await copyChunk(place, group, state, chunkRows, pace.signal)
+    const chunk = await withRetries(place, settings, pace.signal, () =>
+      copyChunk(place, group, state, chunkRows, pace.signal),
+    )
     chunkRows = nextChunkRows(
       { askedRows: chunk.askedRows, tookMs: chunk.tookMs, full: !chunk.done },
       { targetChunkMs: settings.targetChunkMs, maxRows: settings.maxBatchSize },
@@ -72,4 +74,21 @@ export async function runLane(
     return chunk
   })
   return { ...progress, done }
+}
+
+/** A chunk that fails on an outage is tried again here, with growing waits, before the slice fails and Temporal takes over. */
+async function withRetries<T>(
+  { database }: Workplace,
+  { retryAttempts, retryBackoffBaseMs }: Migration['backfill'],
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await work()
+    } catch (error) {
+      if (!database.dialect.errors.isConnectionLoss(error) || attempt > retryAttempts || signal.aborted)
+        throw error
+      await rest(jittered(retryBackoffBaseMs * 2 ** (attempt - 1)), signal)
+    }
 }

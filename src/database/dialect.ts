@@ -246,12 +246,7 @@ export interface Dialect {
     renameTable(table: TableName, to: string): DdlStep
     dropTable(table: TableName): DdlStep
     /** After the contract: everything of ours goes but the flags, which applications may still read. */
-    tidyScope(
-      database: Database,
-      scope: Scope,
-      groups: readonly SyncGroup[],
-      options: { readonly lockTimeoutMs: number },
-    ): Promise<void>
+    tidyScope(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number }): Promise<void>
     dropScope(database: Database, scope: Scope, options: { readonly lockTimeoutMs: number }): Promise<void>
     analyze(database: Database, table: TableName): Promise<void>
     retiredName(table: TableName): string
@@ -259,6 +254,8 @@ export interface Dialect {
     registerTables(tables: readonly TableName[]): DdlStep
     /** Nobody else reads or writes these tables until this transaction ends. */
     lockExclusively(tx: Transaction, tables: readonly TableName[]): Promise<void>
+    /** Nobody else writes to these tables until this transaction ends; reads go on. */
+    lockAgainstWrites(tx: Transaction, tables: readonly TableName[]): Promise<void>
     rename(tx: Transaction, table: TableName, to: string): Promise<void>
   }
   readonly triggers: {
@@ -395,6 +392,8 @@ export interface Dialect {
     reset(tx: Transaction, scope: Scope, source: 'full' | 'sample', links: readonly string[]): Promise<void>
   }
   readonly flags: {
+    /** The primary side, kept from changing until this transaction ends. */
+    lockPrimary(tx: Transaction, scope: Scope): Promise<'old' | 'new'>
     set(
       tx: Transaction,
       scope: Scope,

@@ -25,7 +25,8 @@ export interface DdlReport {
   readonly waitingFor: readonly Blocker[]
 }
 
-interface Watch {
+/** How a step is told to stop, how it says who is in the way, and how long it keeps trying. */
+export interface DdlWatch {
   readonly signal: AbortSignal
   report(progress: DdlReport): void
   readonly patience?: DdlPatience
@@ -40,7 +41,7 @@ export async function runStep(
   place: Workplace,
   step: DdlStep,
   tables: readonly TableName[],
-  watch: Watch,
+  watch: DdlWatch,
 ): Promise<StepOutcome> {
   return attempt(place, step.title, tables, watch, async (patience, attempts, startedAt) => {
     const before = await place.database.transaction((tx) => step.inspect(tx, place.scope))
@@ -60,7 +61,7 @@ export async function undoStep(
   place: Workplace,
   step: DdlStep,
   tables: readonly TableName[],
-  watch: Watch,
+  watch: DdlWatch,
 ): Promise<StepOutcome> {
   const { undo } = step
   if (undo === undefined) return { id: step.id, title: step.title, did: 'left', tookMs: 0, attempts: 0 }
@@ -77,7 +78,7 @@ export async function attempt<T>(
   place: Workplace,
   title: string,
   tables: readonly TableName[],
-  watch: Watch,
+  watch: DdlWatch,
   work: (patience: DdlPatience, attempts: number, startedAt: number) => Promise<T>,
 ): Promise<T> {
   const { database } = place

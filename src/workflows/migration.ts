@@ -210,7 +210,8 @@ async function retire(run: MigrationRun): Promise<void> {
     await run.work('draining the change log', (act) =>
       act.drainChangeLog({ ...run.ref, direction: 'forward' }),
     )
-    await run.setFlags({ readPercent: 100, primary: 'new' })
+    await run.work('making the new side primary', (act) => act.movePrimary(run.ref))
+    run.tookPrimary('new', 100)
   } else
     await run.personGate(
       'retire',

@@ -3,7 +3,7 @@ import { formatTable } from '../../core/link.ts'
 import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
 import type { Database, Transaction } from '../database.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
-import { createChangeLog as changeLogSql, createOurTables, ourTable } from './objects.ts'
+import { createChangeLog as changeLogSql, createOurTables, ourTable, type OurTable } from './objects.ts'
 import { check as checkTriggers, install, remove, triggerStatements } from './triggers.ts'
 
 /**
@@ -346,6 +346,10 @@ export const lockExclusively: Dialect['ddl']['lockExclusively'] = async (tx, tab
   await tx.query(`LOCK TABLE ${tables.map(quoteTable).join(', ')} IN ACCESS EXCLUSIVE MODE`)
 }
 
+export const lockAgainstWrites: Dialect['ddl']['lockAgainstWrites'] = async (tx, tables) => {
+  await tx.query(`LOCK TABLE ${tables.map(quoteTable).join(', ')} IN SHARE ROW EXCLUSIVE MODE`)
+}
+
 export const dropScope: Dialect['ddl']['dropScope'] = async (database, scope, { lockTimeoutMs }) => {
   // Triggers first and alone: a statement of the application that fires one must still find its change log.
   await database.transaction(
@@ -367,16 +371,23 @@ export const dropScope: Dialect['ddl']['dropScope'] = async (database, scope, { 
   )
 }
 
-export const tidyScope: Dialect['ddl']['tidyScope'] = async (database, scope, groups, { lockTimeoutMs }) => {
+/** What stays after the contract: applications may still read the flags, and a retry must still find the definition. */
+const keptTables: readonly OurTable[] = ['flags', 'state', 'journal', 'tables']
+
+export const tidyScope: Dialect['ddl']['tidyScope'] = async (database, scope, { lockTimeoutMs }) => {
   await database.transaction(
     async (tx) => {
-      for (const group of groups) await remove(tx, scope, group)
-      const tables = [
-        ...groups.map((group) => ourTable(scope, `changes_${group.id}`)),
-        ourTable(scope, 'ranges'),
-        ourTable(scope, 'parity'),
-      ]
-      await tx.query(`DROP TABLE IF EXISTS ${tables.join(', ')}`)
+      const functions = await tx.query(
+        'SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1',
+        [scope.schema],
+      )
+      for (const row of functions.rows) await tx.query(`DROP FUNCTION ${row['name']} CASCADE`) // and with it its triggers
+      const tables = await tx.query(
+        'SELECT tablename FROM pg_tables WHERE schemaname = $1 AND NOT tablename = ANY ($2::text[])',
+        [scope.schema, keptTables],
+      )
+      for (const row of tables.rows)
+        await tx.query(`DROP TABLE ${quoteTable({ schema: scope.schema, name: row['tablename'] ?? '' })}`)
     },
     { lockTimeoutMs },
   )

@@ -32,3 +32,8 @@ export const read: Dialect['flags']['read'] = async (tx, scope) => {
     epoch: Number(state.rows[0]?.['epoch'] ?? 0),
   }
 }
+
+export const lockPrimary: Dialect['flags']['lockPrimary'] = async (tx, scope) => {
+  const state = await tx.query(`SELECT primary_side FROM ${ourTable(scope, 'state')} FOR SHARE`)
+  return state.rows[0]?.['primary_side'] === 'new' ? 'new' : 'old'
+}

@@ -1,0 +1,35 @@
+import { tablesOf, type Groups } from '../copy/groups.ts'
+import type { Workplace } from '../copy/workplace.ts'
+import type { Side } from '../core/phases.ts'
+import type { Migration } from '../definition/index.ts'
+import { drainWithin } from '../sync/drain.ts'
+import { attempt, type DdlWatch } from './run-step.ts'
+
+/**
+ * Names the other side primary, in one transaction that writers of the leading side wait for: copies what its change log still
+ * holds, asserts that it is empty, and writes the flags. A key that were left would be copied over a newer write of the new
+ * primary later. Reads go on throughout.
+ * @throws `CUTOVER.NOT_DRAINED`, `DDL.BLOCKED`; nothing has changed then.
+ */
+export async function movePrimary(
+  { database, scope }: Workplace,
+  migration: Migration,
+  groups: Groups,
+  primary: Side,
+  watch: DdlWatch,
+): Promise<void> {
+  const { ddl, flags } = database.dialect
+  const leading = primary === 'new' ? groups.forward : groups.reverse
+  const tables = leading.flatMap((group) => group.watched.map(({ table }) => table))
+  const title = `Make the ${primary} side primary (${Object.values(tablesOf(migration)).flat().length} tables)`
+  await attempt({ database, scope }, title, tables, watch, ({ lockTimeoutMs }) =>
+    database.transaction(
+      async (tx) => {
+        if (tables.length > 0) await ddl.lockAgainstWrites(tx, tables)
+        for (const group of leading) await drainWithin({ database, scope }, tx, group)
+        await flags.set(tx, scope, { [migration.flags.readEnabled]: primary === 'new' ? 100 : 0 }, primary)
+      },
+      { lockTimeoutMs, applying: scope.migration },
+    ),
+  )
+}
