@@ -64,7 +64,7 @@ export function toEnvelope(error: ErrorEnvelope): ErrorEnvelope {
 
 /** Where the reference explains a code. */
 export function docsLink(code: string): string {
-  return `docs/errors.md#${code.toLowerCase().replaceAll('.', '').replaceAll('_', '_')}`
+  return `docs/errors.md#${code.toLowerCase().replaceAll(/[._]/g, '-')}`
 }
 
 /** Exhaustiveness in a `switch`: reaching it is a bug. */
