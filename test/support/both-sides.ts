@@ -47,7 +47,7 @@ export interface BothSides {
   value(text: string, values?: unknown[]): Promise<unknown>
   session(application?: string): Promise<Session>
   /** Another pool of ours whose sessions start with these settings. */
-  open(settings: Readonly<Record<string, string>>): Promise<Workplace>
+  open(settings: Readonly<Record<string, string>>, applicationName?: string): Promise<Workplace>
   log(group?: SyncGroup): Promise<LogLine[]>
   /** Applies until nothing is pending. */
   drain(group?: SyncGroup): Promise<void>
@@ -84,11 +84,11 @@ export async function withBothSides(
   t.onTestFinished(async () => {
     for (const close of closing) await close()
   })
-  const open = async (settings: Readonly<Record<string, string>>): Promise<Workplace> => {
+  const open: BothSides['open'] = async (settings, applicationName = 'crossfade') => {
     const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`)
     const url =
       options.length === 0 ? test.url : `${test.url}?options=${encodeURIComponent(options.join(' '))}`
-    const opened = await openDatabase('default', { url, maxConnections: 12 })
+    const opened = await openDatabase('default', { url, maxConnections: 12, applicationName })
     closing.push(() => opened.close())
     return { database: opened, scope: opened.dialect.catalog.scope(migration.name) }
   }
