@@ -166,7 +166,7 @@ async function applyBatch(
  * Rule 4: where chunks were running at the look, a second one that begins after they ended. It is the last, unless the same look
  * was the first for a later delete of the same key.
  */
-function secondLooks(
+export function secondLooks(
   entries: readonly ChangeLogEntry[],
   gone: readonly Key[],
   chunks: readonly string[],

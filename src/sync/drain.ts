@@ -1,7 +1,7 @@
-import type { SyncGroup, Transaction } from '../database/index.ts'
+import type { LogEntryInput, SyncGroup, Transaction } from '../database/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { rest, type Workplace } from '../copy/workplace.ts'
-import { applyRound } from './apply-changes.ts'
+import { applyRound, secondLooks } from './apply-changes.ts'
 
 const batchKeys = 500
 
@@ -20,14 +20,12 @@ export async function drainWithin(
       const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)
       if (entries.length === 0) break
       const keys = [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
-      const { busy } = await copy.copyKeys(tx, scope, group, keys, 'wait')
-      if (busy.length > 0)
-        await changeLog.put(
-          tx,
-          scope,
-          group,
-          busy.map((key) => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })),
-        )
+      const { busy, gone, chunks } = await copy.copyKeys(tx, scope, group, keys, 'wait')
+      // An applier that read a row before it went may still be about to add it: the second look is not for this transaction.
+      await changeLog.put(tx, scope, group, [
+        ...busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })),
+        ...secondLooks(entries, gone, chunks),
+      ])
     }
   const left = await changeLog.state(tx, scope, group)
   if (left.pending > 0) throw notDrained(group, left.pending, left.reason)
