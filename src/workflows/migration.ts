@@ -1,5 +1,7 @@
+import { ApplicationFailure, CancellationScope } from '@temporalio/workflow'
 import { parseDurationMs } from '../core/durations.ts'
 import { parityGate, stateParity } from '../core/gates.ts'
+import { inputProblem } from '../core/input.ts'
 import type { Outcome } from '../core/phases.ts'
 import { record, toStatus, type MigrationState, type StatusView } from '../core/state.ts'
 import type { Migration } from '../definition/index.ts'
@@ -29,19 +31,39 @@ const mostVerifyPasses = 5
  * where it was left, after a crash, a deploy, a pause, or when the history has grown long and the workflow continues as new.
  */
 export async function migration(input: MigrationInput): Promise<MigrationResult> {
-  const run = openRun(input)
-  const outcome = await run.live(async () => {
-    await run.phase('expand', expand)
-    if (run.migration.safety.dryRunMode) return 'planned'
-    await run.phase('dual-write', dualWrite)
-    await run.phase('backfill', backfill)
-    await run.phase('verify', verify)
-    await run.phase('cutover', cutover)
-    await run.phase('retire', retire)
-    await run.phase('contract', contract)
-    return 'done'
-  }, goBack)
-  return { outcome, status: toStatus(run.state) }
+  const problem = inputProblem(input)
+  if (problem !== undefined) throw invalidInput(problem)
+  const { cancelRequested } = CancellationScope.current()
+  return CancellationScope.nonCancellable(async () => {
+    const run = openRun(input)
+    run.heedCancellation(cancelRequested)
+    const outcome = await run.live(() => story(run), goBack)
+    return { outcome, status: toStatus(run.state) }
+  })
+}
+
+function invalidInput(problem: string): ApplicationFailure {
+  const code = 'DEFINITION.INVALID'
+  const message = `The input of the workflow is no migration: ${problem}.`
+  const mend = 'Start it with `crossfade run`, or send what `crossfade plan --json` shows as its input.'
+  return ApplicationFailure.create({
+    message,
+    type: code,
+    nonRetryable: true,
+    details: [{ kind: 'input', code, message, mend }],
+  })
+}
+
+async function story(run: MigrationRun): Promise<'done' | 'planned'> {
+  await run.phase('expand', expand)
+  if (run.migration.safety.dryRunMode) return 'planned'
+  await run.phase('dual-write', dualWrite)
+  await run.phase('backfill', backfill)
+  await run.phase('verify', verify)
+  await run.phase('cutover', cutover)
+  await run.phase('retire', retire)
+  await run.phase('contract', contract)
+  return 'done'
 }
 
 /** Looks, waits for approval, and adds what is new. From its end on, no change of the old side is lost. */
@@ -56,7 +78,7 @@ async function expand(run: MigrationRun): Promise<void> {
   await run.personGate(
     'expand',
     `${steps} steps, additive only; \`crossfade plan\` shows each with its lock.`,
-    run.state.plan?.token,
+    { token: run.state.plan?.token },
   )
   await run.work('adding the new schema', (act) => act.expand({ migration, fingerprint }))
   run.startCompanions()
@@ -99,29 +121,52 @@ async function verify(run: MigrationRun): Promise<void> {
 
 /** Moves reads over: step by step with guards, or all at once by exchanging the names. A breach goes back by itself. */
 async function cutover(run: MigrationRun): Promise<void> {
+  if (run.migration.cutover.mode === 'flags') return moveReads(run)
   await run.checkDrift()
   await requireParity(run)
   run.startSampling()
-  if (run.migration.cutover.mode === 'swap') return swapNames(run)
+  return swapNames(run)
+}
 
+/** Ends when every step of the ramp has held; at once where they have. Entered again in the middle of a ramp, it goes on there. */
+async function moveReads(run: MigrationRun): Promise<void> {
   for (;;) {
-    const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
-    await run.personGate(
-      'cutover',
-      `Parity ${(100 * (run.state.parity?.parity ?? 0)).toFixed(4)} %. ${proofs.join(' ')} Reads will be ramped: ${rampText(run.migration)}.`,
-    )
+    if (!run.hasPassed('gate cutover')) {
+      await run.checkDrift()
+      if (run.hasPassed('rolled back')) await verifyAnew(run)
+      await requireParity(run)
+      run.startSampling()
+      const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
+      await run.personGate(
+        'cutover',
+        `Parity ${(100 * (run.state.parity?.parity ?? 0)).toFixed(4)} %. ${proofs.join(' ')} Reads will be ramped: ${rampText(run.migration)}.`,
+      )
+    }
     const breach = await rampReads(run)
     if (breach === undefined) return
-    await run.setFlags({ readPercent: 0 })
-    run.state.ramp = { ...run.state.ramp, index: 0 }
-    run.reopenGate('cutover')
-    record(run.state, Date.now(), `ramp rolled back: ${breach}`)
-    await run.needPerson({
-      code: 'CUTOVER.BREACH',
-      message: `Reads went back to the old side by themselves: ${breach}.`,
-      mend: 'Find the cause; resuming opens the gate of cutover again.',
-    })
+    await rollBack(run, breach)
   }
+}
+
+/** Reads go back first, also while it is paused; then a person has to look. */
+async function rollBack(run: MigrationRun, breach: string): Promise<void> {
+  await run.setFlags({ readPercent: 0 }, { evenWhilePaused: true })
+  run.state.ramp = { ...run.state.ramp, index: 0 }
+  run.forget('gate cutover')
+  run.pass('rolled back')
+  record(run.state, Date.now(), `ramp rolled back: ${breach}`)
+  await run.needPerson({
+    code: 'CUTOVER.BREACH',
+    message: `Reads went back to the old side by themselves: ${breach}.`,
+    mend: 'Find the cause; after resuming everything is compared again, and the gate of cutover opens again.',
+  })
+}
+
+/** After a breach its evidence is worn out: everything is compared again, and sampling counts from there. */
+async function verifyAnew(run: MigrationRun): Promise<void> {
+  await verify(run)
+  run.takeBreach()
+  run.forget('rolled back')
 }
 
 /** The gate in front of cutover is parity with its bound; while it is shut, everything is compared again after a person looked. */
@@ -138,7 +183,7 @@ async function requireParity(run: MigrationRun): Promise<void> {
       message: `Cutover stays shut: ${gate.reason}.`,
       mend: 'Correct what differs.',
     })
-    await verify(run)
+    await verifyAnew(run)
   }
 }
 
@@ -151,6 +196,7 @@ async function rampReads(run: MigrationRun): Promise<string | undefined> {
   while (run.state.ramp.index < ramp.length) {
     const step = ramp[run.state.ramp.index]
     if (!step) break
+    if (run.state.breach !== undefined) return run.takeBreach()
     if (run.state.readPercent !== step.percent) {
       await run.setFlags({ readPercent: step.percent })
       run.state.ramp = { ...run.state.ramp, reached: [...run.state.ramp.reached, step.percent] }
@@ -201,11 +247,7 @@ async function proveWayBack(run: MigrationRun): Promise<void> {
 async function retire(run: MigrationRun): Promise<void> {
   await run.checkDrift()
   if (run.state.primary === 'old') {
-    await proveWayBack(run)
-    await run.personGate(
-      'retire',
-      'The new side becomes primary; the old side is kept in step by the reverse mapping, so that primary can go back.',
-    )
+    await openRetireGate(run)
     if (run.hasWayBack) await run.work('following the new side', (act) => act.startReverse(run.ref))
     await run.work('draining the change log', (act) =>
       act.drainChangeLog({ ...run.ref, direction: 'forward' }),
@@ -220,10 +262,26 @@ async function retire(run: MigrationRun): Promise<void> {
   if (run.hasWayBack)
     await run.hold('soak: the old side is kept in step', parseDurationMs(run.migration.retire.soak) ?? 0, {
       heedBreach: false,
+      once: true,
     })
   await run.stopCompanions()
   await run.work('stopping writes to the old side', (act) => act.stopDualWrite(run.ref))
   run.leaveWayBack()
+}
+
+/** Until the new side is primary, a breach still takes reads back: then they are ramped again before this gate opens again. */
+async function openRetireGate(run: MigrationRun): Promise<void> {
+  for (;;) {
+    await moveReads(run)
+    await proveWayBack(run)
+    const breach = await run.personGate(
+      'retire',
+      'The new side becomes primary; the old side is kept in step by the reverse mapping, so that primary can go back.',
+      { heedBreach: true },
+    )
+    if (breach === undefined) return
+    await rollBack(run, breach)
+  }
 }
 
 /** Proves that nobody uses the old side, renames it away, waits, and drops it. */
@@ -232,11 +290,12 @@ async function contract(run: MigrationRun): Promise<void> {
   await run.personGate(
     'contract',
     'Nothing touches the old side. It will be renamed away, and after a soak dropped: from then on there is no way back.',
-    run.state.plan?.token,
+    { token: run.state.plan?.token },
   )
   await run.work('renaming the old side away', (act) => act.retireOldTables(run.ref))
   await run.hold('soak: the old side is renamed away', parseDurationMs(run.migration.contract.soak) ?? 0, {
     heedBreach: false,
+    once: true,
   })
   await run.work('dropping the old side', (act) => act.dropOldTables(run.ref))
 }
@@ -247,24 +306,27 @@ async function contract(run: MigrationRun): Promise<void> {
  */
 const lateStatisticsMs = 12_000
 
+/** So long is activity only watched on, before a person is asked: sessions report their statistics up to 10 s after the fact. */
+const statisticsSettleMs = 30_000
+
 /** The server's own statistics have to stand still for the whole time of observation. */
 async function watchOldSide(run: MigrationRun): Promise<void> {
   const observe = parseDurationMs(run.migration.contract.observe) ?? 0
-  const watchedSince = Date.now()
+  let watchedSince = Date.now()
   while (!run.hasPassed('observed')) {
     const before = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
     await run.hold('watching that nobody uses the old side', observe, { heedBreach: false })
     const after = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
     const scans = after.scans - before.scans
     const writes = after.writes - before.writes
-    const isLate = after.strayKeys === 0 && Date.now() - watchedSince < lateStatisticsMs
-    if (scans === 0 && writes === 0 && after.strayKeys === 0) run.pass('observed')
-    else if (!isLate)
-      await run.needPerson({
-        code: 'CONTRACT.STILL_USED',
-        message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${after.strayKeys} keys written since dual write stopped.`,
-        mend: 'Find who uses it (pg_stat_activity, the application’s deployments), then resume: it is watched again.',
-      })
+    if (scans === 0 && writes === 0 && after.strayKeys === 0) return run.pass('observed')
+    if (Date.now() - watchedSince < Math.max(statisticsSettleMs, 2 * observe)) continue
+    await run.needPerson({
+      code: 'CONTRACT.STILL_USED',
+      message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${after.strayKeys} keys written since dual write stopped.`,
+      mend: 'Find who uses it (pg_stat_activity, the application’s deployments), then resume: it is watched again.',
+    })
+    watchedSince = Date.now()
   }
 }
 
