@@ -313,20 +313,23 @@ const statisticsSettleMs = 30_000
 async function watchOldSide(run: MigrationRun): Promise<void> {
   const observe = parseDurationMs(run.migration.contract.observe) ?? 0
   let watchedSince = Date.now()
+  let knownStrays = 0 // what a person has been told of and resumed after
   while (!run.hasPassed('observed')) {
     const before = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
     await run.hold('watching that nobody uses the old side', observe, { heedBreach: false })
     const after = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
     const scans = after.scans - before.scans
     const writes = after.writes - before.writes
-    if (scans === 0 && writes === 0 && after.strayKeys === 0) return run.pass('observed')
+    const strays = after.strayKeys - knownStrays
+    if (scans === 0 && writes === 0 && strays === 0) return run.pass('observed')
     if (Date.now() - watchedSince < Math.max(statisticsSettleMs, 2 * observe)) continue
     await run.needPerson({
       code: 'CONTRACT.STILL_USED',
-      message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${after.strayKeys} keys written since dual write stopped.`,
-      mend: 'Find who uses it (pg_stat_activity, the application’s deployments), then resume: it is watched again.',
+      message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${strays} keys written since dual write stopped.`,
+      mend: 'Find who uses it (pg_stat_activity, the application’s deployments) and bring what was written there over by hand (its keys are in the forward change log), then resume: it is watched again.',
     })
     watchedSince = Date.now()
+    knownStrays = after.strayKeys
   }
 }
 
