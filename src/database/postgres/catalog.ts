@@ -9,13 +9,16 @@ import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
 
 export const version: Dialect['catalog']['version'] = async (tx) => {
-  const row =
-    (
-      await tx.query(
-        "SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number",
-      )
-    ).rows[0] ?? {}
-  return { text: `PostgreSQL ${row['text'] ?? '?'}`, number: Number(row['number'] ?? 0) }
+  const result = await tx.query(
+    `SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number, ` +
+      `(SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout') AS deadlock`,
+  )
+  const row = result.rows[0] ?? {}
+  return {
+    text: `PostgreSQL ${row['text'] ?? '?'}`,
+    number: Number(row['number'] ?? 0),
+    deadlockTimeoutMs: Number(row['deadlock'] ?? 1000),
+  }
 }
 
 const isTrue = (value: string | null | undefined): boolean => value === 't'
@@ -83,23 +86,27 @@ function tableKind(relation: Row): 'table' | 'partitioned' | 'partition' | 'view
 export const inventory: Dialect['catalog']['inventory'] = async (tx) => {
   const user = `n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND n.nspname NOT LIKE 'pg\\_temp%' AND n.nspname NOT LIKE 'pg\\_toast%'`
   const result = await tx.query(`
-    SELECT 'schema ' || nspname || coalesce(' ' || nspacl::text, '') AS line FROM pg_namespace n WHERE ${user}
-    UNION ALL SELECT 'relation ' || relkind::text || ' ' || c.oid::regclass || ' ' || coalesce(relacl::text, '') || ' ' || coalesce(reloptions::text, '') ||
-      ' owner ' || relowner::regrole || ' identity ' || relreplident::text || ' rls ' || relrowsecurity || relforcerowsecurity || coalesce(' ' || obj_description(c.oid, 'pg_class'), '')
+    SELECT concat_ws(' ', 'schema', nspname, nspacl::text) AS line FROM pg_namespace n WHERE ${user}
+    UNION ALL SELECT concat_ws(' ', 'relation', relkind, c.oid::regclass, relacl::text, reloptions::text, 'owner', relowner::regrole, 'identity', relreplident,
+      'rls', relrowsecurity, relforcerowsecurity, 'persistence', relpersistence, obj_description(c.oid, 'pg_class'))
       FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
-    UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull || attidentity || attgenerated ||
-      ' ' || attcollation || coalesce(' ' || pg_get_expr(adbin, adrelid), '') || coalesce(' ' || attacl::text, '') || ' ' || coalesce(col_description(attrelid, attnum), '')
+    UNION ALL SELECT concat_ws(' ', 'column', attrelid::regclass || '.' || attname, format_type(atttypid, atttypmod), 'not null', attnotnull, 'identity', attidentity,
+      'generated', attgenerated, 'collation', attcollation::regcollation, pg_get_expr(adbin, adrelid), attacl::text, col_description(attrelid, attnum))
       FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
       WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'v', 'm', 'f') AND ${user}
-    UNION ALL SELECT 'index ' || pg_get_indexdef(indexrelid) || ' ' || indisvalid || indisprimary || indisreplident FROM pg_index JOIN pg_class c ON c.oid = indrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
-    UNION ALL SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(o.oid) || ' ' || convalidated FROM pg_constraint o JOIN pg_namespace n ON n.oid = connamespace WHERE conrelid <> 0 AND ${user}
-    UNION ALL SELECT 'trigger ' || pg_get_triggerdef(t.oid) || ' ' || tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE NOT tgisinternal AND ${user}
-    UNION ALL SELECT 'function ' || p.oid::regprocedure || ' ' || md5(prosrc) || coalesce(' ' || proacl::text, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE ${user}
-    UNION ALL SELECT 'sequence ' || seqrelid::regclass || ' ' || seqtypid::regtype || ' ' || seqincrement FROM pg_sequence JOIN pg_class c ON c.oid = seqrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
-    UNION ALL SELECT 'view ' || c.oid::regclass || ' ' || pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('v', 'm') AND ${user}
-    UNION ALL SELECT 'policy ' || schemaname || '.' || tablename || ' ' || policyname || ' ' || coalesce(qual, '') || coalesce(with_check, '') FROM pg_policies
-    UNION ALL SELECT 'publication ' || pubname || ' ' || schemaname || '.' || tablename FROM pg_publication_tables
-    UNION ALL SELECT 'statistics ' || pg_get_statisticsobjdef(s.oid) FROM pg_statistic_ext s`)
+    UNION ALL SELECT concat_ws(' ', 'index', pg_get_indexdef(indexrelid), 'valid', indisvalid, 'primary', indisprimary, 'identity', indisreplident)
+      FROM pg_index JOIN pg_class c ON c.oid = indrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
+    UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(o.oid), 'valid', convalidated)
+      FROM pg_constraint o JOIN pg_namespace n ON n.oid = connamespace WHERE conrelid <> 0 AND ${user}
+    UNION ALL SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid), tgenabled)
+      FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE NOT tgisinternal AND ${user}
+    UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, md5(prosrc), proacl::text) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE ${user}
+    UNION ALL SELECT concat_ws(' ', 'sequence', seqrelid::regclass, seqtypid::regtype, seqincrement)
+      FROM pg_sequence JOIN pg_class c ON c.oid = seqrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
+    UNION ALL SELECT concat_ws(' ', 'view', c.oid::regclass, pg_get_viewdef(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('v', 'm') AND ${user}
+    UNION ALL SELECT concat_ws(' ', 'policy', schemaname || '.' || tablename, policyname, permissive, roles::text, cmd, qual, with_check) FROM pg_policies
+    UNION ALL SELECT concat_ws(' ', 'publication', pubname, schemaname || '.' || tablename) FROM pg_publication_tables
+    UNION ALL SELECT concat_ws(' ', 'statistics', pg_get_statisticsobjdef(s.oid)) FROM pg_statistic_ext s`)
   return result.rows.map((row) => row['line'] ?? '').sort()
 }
 

@@ -102,11 +102,13 @@ export const createScope: Dialect['ddl']['createScope'] = () => ({
     database.transaction((tx) => runAll(tx, createOurTables(scope)), { lockTimeoutMs }),
 })
 
+const createTableId = (table: TableName): string => `create-table ${formatTable(table)}`
+
 export const createTable: Dialect['ddl']['createTable'] = (spec) => {
   const columns = Object.entries(spec.columns).map(([name, type]) => `${quoteIdentifier(name)} ${type}`)
   const table = quoteTable(spec.table)
   return transactional({
-    id: `create-table ${formatTable(spec.table)}`,
+    id: createTableId(spec.table),
     title: `Create ${formatTable(spec.table)}`,
     sql: [
       `CREATE TABLE ${table} (${[...columns, `PRIMARY KEY (${quoteList(spec.primaryKey)})`].join(', ')})`,
@@ -206,7 +208,9 @@ export const copyGrants: Dialect['ddl']['copyGrants'] = (from, to) => {
     sql: [`GRANT … ON ${quoteTable(to)} TO … -- as ${formatTable(from)} has them`],
     lock: 'none on your tables',
     inspect: inJournal(id),
-    run: async (tx) => {
+    run: async (tx, scope) => {
+      // A table that stood before us keeps its own grants.
+      if (!(await isNoted(tx, scope, createTableId(to)))) return
       const grants = await tx.query(
         `SELECT a.privilege_type, a.is_grantable, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee ` +
           `FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner`,
