@@ -16,16 +16,30 @@ type Mapping = Migration['mappings'][number]
 /** CREATE OR REPLACE TRIGGER came with 14: https://www.postgresql.org/docs/14/sql-createtrigger.html */
 const oldestServer = 140_000
 
-export function checkServer(version: { readonly text: string; readonly number: number }): Finding[] {
-  if (version.number >= oldestServer) return []
-  return [
-    {
+/** Our longest wait for a lock beside the application's statements: DDL. Copying waits 50 ms. */
+const longestLockWaitMs = 200
+
+export function checkServer(version: {
+  readonly text: string
+  readonly number: number
+  readonly deadlockTimeoutMs: number
+}): Finding[] {
+  const findings: Finding[] = []
+  if (version.number < oldestServer)
+    findings.push({
       rule: 'server-too-old',
       severity: 'refusal',
       message: `The server is ${version.text}; Crossfade needs PostgreSQL 14 or newer.`,
       mend: 'Upgrade the server first.',
-    },
-  ]
+    })
+  if (version.deadlockTimeoutMs <= longestLockWaitMs)
+    findings.push({
+      rule: 'deadlock-timeout-short',
+      severity: 'warning',
+      message: `deadlock_timeout is ${version.deadlockTimeoutMs} ms: in a deadlock with one of our locks the application could be chosen as the victim before we give way.`,
+      mend: `Keep it above ${longestLockWaitMs} ms (the default is 1000) while migrations run.`,
+    })
+  return findings
 }
 
 export function checkSource(table: TableName, found: TableDescription | undefined): Finding[] {

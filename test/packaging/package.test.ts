@@ -1,0 +1,83 @@
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+interface Manifest {
+  readonly version: string
+  readonly bin: { readonly crossfade: string }
+  readonly exports: Readonly<Record<string, string | { readonly types: string; readonly default: string }>>
+}
+
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
+
+/** The package as a user gets it: packed, unpacked, with its dependencies beside it. */
+let user = ''
+let installed = ''
+
+beforeAll(() => {
+  execFileSync('npm', ['run', 'build'], { cwd: root, stdio: 'pipe' })
+  user = mkdtempSync(join(tmpdir(), 'crossfade-user-'))
+  const [packed] = JSON.parse(
+    execFileSync('npm', ['pack', '--json', '--pack-destination', user], { cwd: root, encoding: 'utf8' }),
+  ) as { filename: string }[]
+  installed = join(user, 'node_modules/crossfade-db')
+  mkdirSync(installed, { recursive: true })
+  execFileSync('tar', ['xzf', join(user, packed?.filename ?? ''), '--strip-components=1', '-C', installed])
+  symlinkSync(join(root, 'node_modules'), join(installed, 'node_modules'))
+  writeFileSync(join(user, 'package.json'), JSON.stringify({ type: 'module' }))
+})
+
+afterAll(() => {
+  rmSync(user, { recursive: true, force: true })
+})
+
+const node = (script: string): string =>
+  execFileSync(process.execPath, ['--input-type=module', '-e', script], { cwd: user, encoding: 'utf8' })
+
+describe('the packed package', () => {
+  test('has every file that it exports, types included', () => {
+    const files = Object.values(manifest.exports).flatMap((entry) =>
+      typeof entry === 'string' ? [entry] : [entry.types, entry.default],
+    )
+    expect([...files, manifest.bin.crossfade].filter((file) => !existsSync(join(installed, file)))).toEqual(
+      [],
+    )
+    expect(existsSync(join(installed, 'dist/workflow-bundle.js'))).toBe(true)
+  })
+
+  test('holds no sources, tests or local files', () => {
+    for (const name of ['src', 'test', '.cache', 'scripts'])
+      expect(existsSync(join(installed, name))).toBe(false)
+  })
+
+  test('every entry can be imported', () => {
+    for (const entry of Object.keys(manifest.exports).filter(
+      (name) => name !== './package.json' && name !== './workflows',
+    ))
+      expect(node(`console.log(Object.keys(await import('crossfade-db${entry.slice(1)}')).length > 0)`)).toBe(
+        'true\n',
+      )
+  })
+
+  test('a definition can be made without loading Temporal or a driver', () => {
+    const loaded = node(
+      `await import('crossfade-db'); const { createRequire } = await import('node:module'); ` +
+        `const cached = Object.keys(createRequire(import.meta.url).cache); ` +
+        `console.log(JSON.stringify(cached.filter((file) => /node_modules.(@temporalio|pg|mysql2)./.test(file))))`,
+    )
+    expect(JSON.parse(loaded)).toEqual([])
+  })
+
+  test('the command line answers', () => {
+    const help = execFileSync(process.execPath, [join(installed, manifest.bin.crossfade), '--help'], {
+      cwd: user,
+      encoding: 'utf8',
+    })
+    expect(help).toContain('crossfade')
+  })
+})
