@@ -24,7 +24,9 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
       await ranges.reset(tx, scope, 'verify')
       for (const group of groups[direction])
         await ranges.plan(tx, scope, group, 'verify', rangeCount(verifyLanes))
-      await parity.reset(tx, scope, 'full', linkIds(groups[direction]))
+      // What was sampled before belongs to a state that is being compared, and repaired, anew.
+      for (const source of ['full', 'sample'] as const)
+        await parity.reset(tx, scope, source, linkIds(groups[direction]))
     })
     const { ranges: planned } = await readTotals(place, 'verify')
     return { lanes: Math.max(1, Math.min(verifyLanes, planned)) }

@@ -52,7 +52,8 @@ function fields(payload: unknown, known: readonly string[]): Parsed<Record<strin
   if (typeof payload !== 'object' || payload === null || Array.isArray(payload))
     return refuse('the payload must be one JSON object')
   const unknown = Object.keys(payload).find((key) => !known.includes(key))
-  if (unknown !== undefined) return refuse(`"${unknown}" is not known; the fields are ${known.join(', ')}`)
+  if (unknown !== undefined)
+    return refuse(`"${unknown.slice(0, 40)}" is not known; the fields are ${known.join(', ')}`)
   return { ok: true, value: payload as Record<string, unknown> }
 }
 

@@ -42,6 +42,10 @@ export interface MigrationState {
   changeLog: { readonly pending: number; readonly oldestAgeSec: number }
   ramp: { readonly index: number; readonly steps: number; readonly reached: readonly number[] }
   hold: { readonly label: string; readonly until: number } | undefined
+  /** Why reads must go back, as long as nobody has heeded it. */
+  breach: string | undefined
+  /** The watch over the old side before the contract. */
+  watch: OldSideWatch | undefined
   /** Which companions run beside the phases: appliers from expand on, sampling from cutover on. */
   companions: { readonly applying: boolean; readonly sampling: boolean }
   /** False once the old side is no longer kept in step. */
@@ -72,6 +76,15 @@ export interface Trouble {
   readonly at: number
 }
 
+export interface OldSideWatch {
+  /** When its activity began to be only watched on, before a person is asked. */
+  since: number
+  /** Stray keys that a person has been told of, and resumed after. */
+  knownStrays: number
+  /** The server's statistics when the present look began. */
+  before: { readonly scans: number; readonly writes: number } | undefined
+}
+
 export interface AuditEntry {
   readonly at: number
   readonly what: string
@@ -93,6 +106,8 @@ export interface PlanSummary {
 
 /** The audit keeps the newest entries; the full story is the workflow's history. */
 const auditLimit = 200
+/** Whatever people send: 200 entries of this length travel with every query and every new history. */
+const auditLength = 600
 
 export function createState(
   name: string,
@@ -133,6 +148,8 @@ export function createState(
     changeLog: { pending: 0, oldestAgeSec: 0 },
     ramp: { index: 0, steps: rampSteps, reached: [] },
     hold: undefined,
+    breach: undefined,
+    watch: undefined,
     companions: { applying: false, sampling: false },
     canGoBack: true,
     passed: [],
@@ -141,15 +158,18 @@ export function createState(
 }
 
 export function record(state: MigrationState, at: number, what: string, by?: string): void {
-  state.audit.push({ at, what, ...(by === undefined ? {} : { by }) })
+  state.audit.push({ at, what: clip(what), ...(by === undefined ? {} : { by }) })
   if (state.audit.length > auditLimit) state.audit.splice(0, state.audit.length - auditLimit)
 }
+
+const clip = (text: string): string =>
+  text.length > auditLength ? `${text.slice(0, auditLength - 1)}…` : text
 
 /** In one short phrase: what must happen before it goes on, or undefined while it works. */
 export function waitingFor(state: MigrationState): string | undefined {
   if (state.outcome !== 'running') return undefined
-  if (state.abort) return undefined
   if (state.trouble) return `a person: ${state.trouble.code}`
+  if (state.abort) return undefined
   if (state.paused) return 'resume'
   if (state.gate && !state.gate.approval) return `approval of ${state.gate.gate}`
   if (state.backfill.throttledBy !== undefined && state.phase === 'backfill') return 'replicas to catch up'
@@ -158,12 +178,12 @@ export function waitingFor(state: MigrationState): string | undefined {
 }
 
 /** What the query `status` answers, and `crossfade status --json` prints. */
-export type StatusView = Omit<MigrationState, 'audit' | 'passed' | 'plan' | 'companions'> & {
+export type StatusView = Omit<MigrationState, 'audit' | 'passed' | 'plan' | 'companions' | 'watch'> & {
   readonly waitingFor: string | undefined
   readonly token: string | undefined
 }
 
 export function toStatus(state: MigrationState): StatusView {
-  const { audit: _audit, passed: _passed, companions: _companions, plan, ...rest } = state
+  const { audit: _audit, passed: _passed, companions: _companions, watch: _watch, plan, ...rest } = state
   return { ...rest, waitingFor: waitingFor(state), token: plan?.token }
 }

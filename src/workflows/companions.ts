@@ -1,13 +1,17 @@
-import { CancellationScope, sleep } from '@temporalio/workflow'
+import { CancellationScope, condition, sleep } from '@temporalio/workflow'
 import { stateParity } from '../core/gates.ts'
 import { record } from '../core/state.ts'
 import { activitiesFor } from './activity-options.ts'
 import type { MigrationRun } from './run.ts'
+import { describeFailure } from './trouble.ts'
 
 /** While lanes copy, people want fresh figures; afterwards long slices keep the history short. */
 const backfillSliceSec = 30
 const quietSliceSec = 300
-const pauseAfterFailure = '5 seconds'
+/** After failures that follow each other: so long that a database that is away for weeks does not fill the history. */
+const pauseAfterFailureMs = [5_000, 30_000, 300_000]
+/** A breach that nobody has heeded yet is looked at again after this. */
+const pauseAfterBreach = '5 minutes'
 
 /**
  * What goes on beside the phases: appliers that empty the change logs, and sampling that watches parity. Neither pause nor abort
@@ -19,21 +23,9 @@ export class Companions {
   #scope: CancellationScope | undefined
   #applying: Promise<void> | undefined
   #sampling: Promise<void> | undefined
-  #breach: string | undefined
 
   constructor(run: MigrationRun) {
     this.#run = run
-  }
-
-  /** Why reads must go back, as long as nobody has taken notice. */
-  get breach(): string | undefined {
-    return this.#breach
-  }
-
-  takeBreach(): string | undefined {
-    const breach = this.#breach
-    this.#breach = undefined
-    return breach
   }
 
   /** Starts what ran before the workflow continued as new. */
@@ -64,17 +56,21 @@ export class Companions {
     this.#scope ??= new CancellationScope({ cancellable: true, parent: this.#home })
     const scope = this.#scope
     return scope.run(async () => {
+      let failures = 0
+      let said: string | undefined
       while (!scope.consideredCancelled)
         try {
           await loop()
+          failures = 0
         } catch (error) {
           if (scope.consideredCancelled) return
-          record(
-            this.#run.state,
-            Date.now(),
-            `a companion is started again: ${error instanceof Error ? (error.cause instanceof Error ? error.cause.message : error.message) : 'unknown error'}`,
-          )
-          await sleep(pauseAfterFailure).catch(() => undefined)
+          const problem = describeFailure(error)
+          if (problem !== said)
+            record(this.#run.state, Date.now(), `a companion is started again: ${problem}`)
+          said = problem
+          this.#run.show()
+          const pauseMs = pauseAfterFailureMs[Math.min(failures++, pauseAfterFailureMs.length - 1)] ?? 0
+          await sleep(pauseMs).catch(() => undefined)
         }
     })
   }
@@ -93,11 +89,12 @@ export class Companions {
       sliceSec: quietSliceSec,
     })
     state.parity = stateParity(evidence, migration.verify)
-    if (breach !== undefined) {
-      this.#breach = breach
-      record(state, Date.now(), `breach: ${breach}`)
-    }
+    if (breach !== undefined && state.breach === undefined) record(state, Date.now(), `breach: ${breach}`)
+    state.breach = breach
     this.#run.show()
-    if (breach !== undefined) await sleep(pauseAfterFailure)
+    if (breach !== undefined)
+      await condition(() => state.breach === undefined, pauseAfterBreach, {
+        summary: 'looks at a breach again',
+      })
   }
 }

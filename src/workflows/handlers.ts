@@ -115,7 +115,10 @@ function approving(run: MigrationRun): Message<Approval> {
       const parsed = parseApproval(payload)
       if (!parsed.ok) return parsed
       const { gate, token } = parsed.value
-      const open = run.state.gate
+      const { gate: open, abort, trouble } = run.state
+      if (abort) return { ok: false, problem: `${abort.by} aborted it` }
+      if (trouble)
+        return { ok: false, problem: `it needs a person first (${trouble.code}); resume or abort it` }
       if (!open) return { ok: false, problem: `no gate is open now (approval of ${gate})` }
       if (open.gate !== gate) return { ok: false, problem: `the open gate is ${open.gate}, not ${gate}` }
       if (open.approval) return { ok: false, problem: `${gate} was approved by ${open.approval.by} already` }
@@ -148,13 +151,7 @@ function aborting(run: MigrationRun): Message<AbortRequest> {
       return parsed
     },
     accept(request) {
-      run.state.abort = { ...request, at: Date.now() }
-      record(
-        run.state,
-        Date.now(),
-        `abort${request.reason === undefined ? '' : `: ${request.reason}`}`,
-        request.by,
-      )
+      run.abort(request)
       return run.state.canGoBack
         ? 'traffic returns to the old side'
         : 'the old side is no longer in step: traffic stays on the new side'
@@ -166,8 +163,9 @@ function pausing(run: MigrationRun): Message<PauseRequest> {
   return {
     check(payload) {
       const parsed = parsePause(payload)
-      if (parsed.ok && run.state.paused)
-        return { ok: false, problem: `${run.state.paused.by} paused it already` }
+      const { abort, paused } = run.state
+      if (parsed.ok && abort) return { ok: false, problem: `${abort.by} aborted it` }
+      if (parsed.ok && paused) return { ok: false, problem: `${paused.by} paused it already` }
       return parsed
     },
     accept(request) {
@@ -178,7 +176,7 @@ function pausing(run: MigrationRun): Message<PauseRequest> {
         `paused${request.reason === undefined ? '' : `: ${request.reason}`}`,
         request.by,
       )
-      run.interrupt()
+      run.interruptWork()
       return 'paused; both sides stay in step meanwhile'
     },
   }
@@ -203,7 +201,11 @@ function resuming(run: MigrationRun): Message<ResumeRequest> {
 
 function configuring(run: MigrationRun): Message<ConfigureRequest> {
   return {
-    check: parseConfigure,
+    check(payload) {
+      const parsed = parseConfigure(payload)
+      const { abort } = run.state
+      return parsed.ok && abort ? { ok: false, problem: `${abort.by} aborted it` } : parsed
+    },
     accept({ by, ...settings }) {
       run.state.settings = { ...run.state.settings, ...settings }
       record(
@@ -214,7 +216,7 @@ function configuring(run: MigrationRun): Message<ConfigureRequest> {
           .join(', ')}`,
         by,
       )
-      run.interrupt()
+      run.interruptSlices()
       return 'the lanes go on with it'
     },
   }

@@ -15,11 +15,13 @@ async function runLanes(
 ): Promise<void> {
   for (;;) {
     const lanes = await prepare()
-    const before = run.interruptions
+    const before = run.configurations
     const finished = await Promise.all(
       Array.from({ length: lanes }, async (_, lane) => {
-        for (let slices = 0; run.interruptions === before && !run.shouldYield; slices++)
-          if (await slice(lane, lanes, sliceSec(slices))) return true
+        // One slice at least, so that each history gets somewhere, however soon it counts as long.
+        let slices = 0
+        do if (await slice(lane, lanes, sliceSec(slices++))) return true
+        while (run.configurations === before && !run.shouldYield)
         return false
       }),
     )
@@ -41,23 +43,18 @@ export async function runBackfillLanes(run: MigrationRun): Promise<void> {
       return lanes
     },
     async (lane, lanes, sliceSec) => {
-      const {
-        done,
-        rows: _rows,
-        counts,
-        refused,
-        ...slice
-      } = await run.work(`copying, lane ${lane + 1} of ${lanes}`, (act) =>
+      const slice = await run.slice(`copying, lane ${lane + 1} of ${lanes}`, (act) =>
         act.backfillSlice({ ...ref, lane, lanes, sliceSec, settings: state.settings }),
       )
+      if (!slice) return false
       state.backfill = {
-        ...counts,
-        ratePerSec: done ? state.backfill.ratePerSec : slice.ratePerSec * lanes,
+        ...slice.counts,
+        ratePerSec: slice.done ? state.backfill.ratePerSec : slice.ratePerSec * lanes,
         throttledBy: slice.throttledBy,
-        refused: state.backfill.refused + refused,
+        refused: state.backfill.refused + slice.refused,
       }
       run.show()
-      return done
+      return slice.done
     },
   )
   record(state, Date.now(), `backfill passed over ${state.backfill.rowsDone} rows`)
@@ -83,13 +80,14 @@ export async function runVerifyLanes(
       return lanes
     },
     async (lane, lanes, sliceSec) => {
-      const { done, counts } = await run.work(
+      const slice = await run.slice(
         `comparing ${direction === 'forward' ? 'both sides' : 'the way back'}, lane ${lane + 1} of ${lanes}`,
         (act) => act.verifySlice({ ...ref, direction, repair, lane, lanes, sliceSec }),
       )
-      state.verify = { pass: state.verify.pass, ...counts }
+      if (!slice) return false
+      state.verify = { pass: state.verify.pass, ...slice.counts }
       run.show()
-      return done
+      return slice.done
     },
   )
   run.forget(place)

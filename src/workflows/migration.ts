@@ -4,6 +4,7 @@ import { parityGate, stateParity } from '../core/gates.ts'
 import { inputProblem } from '../core/input.ts'
 import type { Outcome } from '../core/phases.ts'
 import { record, toStatus, type MigrationState, type StatusView } from '../core/state.ts'
+import type { OldSideActivity } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
 import { runBackfillLanes, runVerifyLanes } from './lanes.ts'
 import { openRun, type MigrationRun } from './run.ts'
@@ -45,7 +46,7 @@ export async function migration(input: MigrationInput): Promise<MigrationResult>
 function invalidInput(problem: string): ApplicationFailure {
   const code = 'DEFINITION.INVALID'
   const message = `The input of the workflow is no migration: ${problem}.`
-  const mend = 'Start it with `crossfade run`, or send what `crossfade plan --json` shows as its input.'
+  const mend = 'Start it with `crossfade run`, or with `start` of the client: both fill in the defaults.'
   return ApplicationFailure.create({
     message,
     type: code,
@@ -109,6 +110,12 @@ async function verify(run: MigrationRun): Promise<void> {
       Date.now(),
       `verification pass ${pass}: ${compared} compared, ${mismatched} mismatched, ${repaired} repaired`,
     )
+    if (mismatched > compared * run.migration.verify.alertMismatchRatio)
+      record(
+        run.state,
+        Date.now(),
+        `ALERT: ${mismatched} of ${compared} rows differed, more than verify.alertMismatchRatio`,
+      )
     if (mismatched === 0) return
     if (pass % mostVerifyPasses === 0)
       await run.needPerson({
@@ -300,36 +307,34 @@ async function contract(run: MigrationRun): Promise<void> {
   await run.work('dropping the old side', (act) => act.dropOldTables(run.ref))
 }
 
-/**
- * A session hands its counts to the server's statistics at most once a second, and up to ten seconds later where it is idle: what
- * arrives this soon may be what kept the old side in step. https://www.postgresql.org/docs/18/monitoring-stats.html
- */
-const lateStatisticsMs = 12_000
-
 /** So long is activity only watched on, before a person is asked: sessions report their statistics up to 10 s after the fact. */
 const statisticsSettleMs = 30_000
 
 /** The server's own statistics have to stand still for the whole time of observation. */
 async function watchOldSide(run: MigrationRun): Promise<void> {
+  const { state } = run
   const observe = parseDurationMs(run.migration.contract.observe) ?? 0
-  let watchedSince = Date.now()
-  let knownStrays = 0 // what a person has been told of and resumed after
+  const look = (): Promise<OldSideActivity> =>
+    run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
   while (!run.hasPassed('observed')) {
-    const before = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
+    // All of it is kept across histories: a watch is as long as its hold.
+    const watch = (state.watch ??= { since: Date.now(), knownStrays: 0, before: undefined })
+    const before = (watch.before ??= await look())
     await run.hold('watching that nobody uses the old side', observe, { heedBreach: false })
-    const after = await run.work('reading the old side’s statistics', (act) => act.observeOldSide(run.ref))
+    const after = await look()
+    watch.before = undefined
     const scans = after.scans - before.scans
     const writes = after.writes - before.writes
-    const strays = after.strayKeys - knownStrays
+    const strays = after.strayKeys - watch.knownStrays
     if (scans === 0 && writes === 0 && strays === 0) return run.pass('observed')
-    if (Date.now() - watchedSince < Math.max(statisticsSettleMs, 2 * observe)) continue
+    if (Date.now() - watch.since < Math.max(statisticsSettleMs, 2 * observe)) continue
+    state.watch = { since: Date.now(), knownStrays: after.strayKeys, before: undefined }
     await run.needPerson({
       code: 'CONTRACT.STILL_USED',
       message: `The old side is still used: ${scans} scans and ${writes} written rows while it was watched, ${strays} keys written since dual write stopped.`,
       mend: 'Find who uses it (pg_stat_activity, the application’s deployments) and bring what was written there over by hand (its keys are in the forward change log), then resume: it is watched again.',
     })
-    watchedSince = Date.now()
-    knownStrays = after.strayKeys
+    state.watch.since = Date.now()
   }
 }
 

@@ -1,9 +1,5 @@
 import {
-  ApplicationFailure,
-  ActivityFailure,
   CancellationScope,
-  ContinueAsNew,
-  TimeoutFailure,
   allHandlersFinished,
   condition,
   isCancellation,
@@ -13,6 +9,7 @@ import {
   workflowInfo,
 } from '@temporalio/workflow'
 import type { PersonGate } from '../core/gates.ts'
+import type { AbortRequest } from '../core/messages.ts'
 import { renderDetails } from '../core/details.ts'
 import { formatDuration } from '../core/durations.ts'
 import type { Outcome, Phase, Side } from '../core/phases.ts'
@@ -24,6 +21,8 @@ import { Companions } from './companions.ts'
 import { wireMessages } from './handlers.ts'
 import type { MigrationInput, MigrationResult } from './migration.ts'
 import { crossfadeDatabase, crossfadePhase, crossfadeWaitingFor } from './search-attributes.ts'
+import { isLostWorker, toTrouble } from './trouble.ts'
+import { WorkClock } from './work-clock.ts'
 
 /** A timer this long stands for waiting on a person: the Timeline shows it as an open bar. Armed again when it ends. */
 const gateTimer = '30 days'
@@ -36,10 +35,13 @@ export class MigrationRun {
   readonly state: MigrationState
   readonly #input: MigrationInput
   readonly #companions: Companions
-  /** Grows with every pause and every configuration: what runs is stopped and started again with what holds now. */
-  #interruptions = 0
-  #working = 0
-  #workingSince = 0
+  /** Grows with every pause: what runs is stopped, and started again when somebody resumes. */
+  #pauses = 0
+  /** Grows with every configuration: slices of lanes are stopped, and the lanes are counted anew. */
+  #configurations = 0
+  readonly #clock: WorkClock
+  #isGoingBack = false
+  #continuing: Promise<never> | undefined
   #shown = { phase: '', waiting: '' }
 
   constructor(input: MigrationInput) {
@@ -50,6 +52,7 @@ export class MigrationRun {
     this.ref = { name, database, fingerprint: input.fingerprint }
     this.state = input.carried ?? createState(name, database, Date.now(), cutover.ramp.length)
     this.#companions = new Companions(this)
+    this.#clock = new WorkClock((ms) => (this.state.workedMs += ms))
   }
 
   /** Whether a lossless way back exists after the new side became primary. */
@@ -57,13 +60,32 @@ export class MigrationRun {
     return this.migration.mappings.every((mapping) => mapping.reverse !== false)
   }
 
-  /** Changes whenever running work should stop and start again. */
-  get interruptions(): number {
-    return this.#interruptions
+  get configurations(): number {
+    return this.#configurations
   }
 
-  interrupt(): void {
-    this.#interruptions += 1
+  interruptWork(): void {
+    this.#pauses += 1
+  }
+
+  interruptSlices(): void {
+    this.#configurations += 1
+  }
+
+  /** Temporal's own cancellation (a button of its UI) is an abort: nothing here may just stop where it is. */
+  heedCancellation(requested: Promise<never>): void {
+    requested.catch(() => this.abort({ by: 'Temporal', reason: 'its workflow was asked to cancel' }))
+  }
+
+  /** Nobody needs to resume or approve first: from here on only going back counts. */
+  abort(request: AbortRequest): void {
+    const { state } = this
+    if (state.abort) return
+    state.abort = { ...request, at: Date.now() }
+    state.paused = undefined
+    state.trouble = undefined
+    record(state, Date.now(), `abort${request.reason === undefined ? '' : `: ${request.reason}`}`, request.by)
+    this.show()
   }
 
   /**
@@ -78,17 +100,20 @@ export class MigrationRun {
     this.#companions.resume()
     this.show()
     const life = new CancellationScope()
-    const ended: Promise<{ outcome: 'done' | 'planned' } | { error: unknown }> = life.run(story).then(
-      (outcome) => ({ outcome }),
-      (error: unknown) => ({ error }),
-    )
-    const first = await Promise.race([ended, condition(() => this.state.abort !== undefined)])
+    const ended = this.state.abort === undefined ? begin(life, story) : undefined
+    const first = await Promise.race([
+      ...(ended ? [ended] : []),
+      condition(() => this.state.abort !== undefined),
+    ])
     if (first !== undefined && 'outcome' in first) return this.#end(first.outcome)
     if (first !== undefined && this.state.abort === undefined) throw first.error
 
     await this.#returnTraffic()
     life.cancel()
     await ended
+    this.#isGoingBack = true
+    this.#continuing = undefined
+    this.state.gate = this.state.hold = this.state.breach = this.state.trouble = undefined
     await this.#returnTraffic() // a ramp step that was under way may have landed after the first
     await goBack(this)
     return this.#end('aborted')
@@ -100,6 +125,7 @@ export class MigrationRun {
       flagActivities.returnTraffic(this.ref),
     )
     this.state.readPercent = 0
+    this.state.writePercent = 0
     this.state.primary = primary
     if (left > 0)
       record(
@@ -160,82 +186,143 @@ export class MigrationRun {
   }
 
   /**
-   * Runs activities until they are through. Pause and configure stop them and start them again; what a retry cannot mend waits for
-   * a person; a lost worker is simply replaced.
+   * Runs activities until they are through. A pause stops them and starts them again; what a retry cannot mend waits for a person;
+   * a lost worker is simply replaced.
    */
   async work<T>(label: string, fn: (act: Activities) => Promise<T>): Promise<T> {
     for (;;) {
-      await this.#untilResumed()
-      this.#heedMaxRuntime()
+      const done = await this.#attempt(label, fn, () => this.#pauses)
+      if (done) return done.result
+    }
+  }
+
+  /** The same for one slice of a lane. Undefined where somebody configured meanwhile: it was stopped, and counts for nothing. */
+  async slice<T>(label: string, fn: (act: Activities) => Promise<T>): Promise<T | undefined> {
+    const before = this.#configurations
+    for (;;) {
+      const done = await this.#attempt(label, fn, () => this.#pauses + this.#configurations)
+      if (done) return done.result
+      if (this.#configurations !== before) return undefined
+    }
+  }
+
+  /** Undefined where it has to be tried again: interrupted, its worker lost, or mended by a person. */
+  async #attempt<T>(
+    label: string,
+    fn: (act: Activities) => Promise<T>,
+    revision: () => number,
+  ): Promise<{ readonly result: T } | undefined> {
+    this.#heedMaxRuntime()
+    await this.#untilFree()
+    this.state.activity = label
+    this.show()
+    try {
+      return { result: await this.#interruptible(() => fn(activitiesFor(label)), revision) }
+    } catch (error) {
+      if (CancellationScope.current().consideredCancelled) throw error
+      if (!isCancellation(error) && !isLostWorker(error)) await this.needPerson(toTrouble(error))
+      return undefined
+    }
+  }
+
+  async #interruptible<T>(fn: () => Promise<T>, revision: () => number): Promise<T> {
+    const scope = new CancellationScope()
+    this.#clock.begin()
+    try {
+      return await scope.run(async () => {
+        const before = revision()
+        void condition(() => revision() !== before).then(
+          () => scope.cancel(),
+          () => undefined,
+        )
+        return await fn()
+      })
+    } finally {
+      this.#clock.end()
+      scope.cancel() // the condition above waits no longer
+      this.show()
+    }
+  }
+
+  /** Work of going back, which nothing stops. What a retry cannot mend waits for a person. */
+  async unstoppable<T>(label: string, fn: (act: Activities) => Promise<T>): Promise<T> {
+    for (;;) {
       this.state.activity = label
       this.show()
-      const scope = new CancellationScope()
-      this.#beginWork()
       try {
-        return await scope.run(async () => {
-          const before = this.#interruptions
-          void condition(() => this.#interruptions !== before).then(
-            () => scope.cancel(),
-            () => undefined,
-          )
-          return await fn(activitiesFor(label))
-        })
+        return await CancellationScope.nonCancellable(() => fn(activitiesFor(label)))
       } catch (error) {
-        if (CancellationScope.current().consideredCancelled) throw error
-        if (isCancellation(error) || isLostWorker(error)) continue
-        await this.needPerson(toTrouble(error))
-      } finally {
-        this.#endWork()
-        scope.cancel() // the condition above waits no longer
-        this.show()
+        if (!isCancellation(error) && !isLostWorker(error)) await this.needPerson(toTrouble(error))
       }
     }
   }
 
-  /** Work that neither pause nor abort stops. */
-  async unstoppable<T>(label: string, fn: (act: Activities) => Promise<T>): Promise<T> {
-    this.state.activity = label
-    this.show()
-    return CancellationScope.nonCancellable(() => fn(activitiesFor(label)))
-  }
-
-  /** Waits on a durable timer. Returns why it ended early, or undefined when the time is over. */
-  async hold(label: string, ms: number, { heedBreach = true } = {}): Promise<string | undefined> {
+  /**
+   * Waits on a durable timer. A pause does not stop the clock, but what follows waits for the end of it; a breach ends both at once.
+   * @returns the breach, or undefined when the time is over. `once`: not again when its phase is entered again.
+   */
+  async hold(
+    label: string,
+    ms: number,
+    { heedBreach = true, once = false } = {},
+  ): Promise<string | undefined> {
     const { state } = this
+    if (once && this.hasPassed(label)) return undefined
     if (state.hold?.label !== label) state.hold = { label, until: Date.now() + ms }
     const { until } = state.hold
     this.show()
-    const breached = (): boolean => heedBreach && this.#companions.breach !== undefined
-    while (Date.now() < until && !breached()) {
+    const breached = (): boolean => heedBreach && state.breach !== undefined
+    const isOver = (): boolean => Date.now() >= until && !this.#isHeld
+    while (!breached() && !isOver()) {
       await this.#continueAsNewIfLong()
-      await condition(() => breached() || this.#isLong(), until - Date.now(), { summary: label })
+      const leftMs = until - Date.now()
+      await condition(() => breached() || isOver() || this.shouldYield, leftMs > 0 ? leftMs : gateTimer, {
+        summary: leftMs > 0 ? label : 'paused',
+      })
     }
     state.hold = undefined
-    await this.#untilResumed()
-    if (!breached()) return undefined
-    return this.#companions.takeBreach()
+    if (once) this.pass(label)
+    return breached() ? this.takeBreach() : undefined
   }
 
-  /** Waits for the approval of a gate. It counts only if it arrived while this gate was open. */
-  async personGate(gate: PersonGate, why: string, token?: string): Promise<void> {
+  takeBreach(): string | undefined {
+    const { breach } = this.state
+    this.state.breach = undefined
+    return breach
+  }
+
+  /** Waits for the approval of a gate, which counts only if it arrived while this gate was open. @returns the breach that shut it. */
+  async personGate(
+    gate: PersonGate,
+    why: string,
+    {
+      token,
+      heedBreach = false,
+    }: { readonly token?: string | undefined; readonly heedBreach?: boolean } = {},
+  ): Promise<string | undefined> {
     const { state } = this
-    if (this.hasPassed(`gate ${gate}`)) return
+    if (this.hasPassed(`gate ${gate}`)) return undefined
     if (!this.migration.safety.requireApproval) {
       record(state, Date.now(), `gate ${gate} needs no approval (safety.requireApproval is false)`)
-      return this.pass(`gate ${gate}`)
+      this.pass(`gate ${gate}`)
+      return undefined
     }
     if (state.gate?.gate !== gate) state.gate = { gate, since: Date.now(), token, why, approval: undefined }
     const { gate: open } = state
     this.show()
-    while (!open.approval || state.paused) {
+    const breached = (): boolean => heedBreach && state.breach !== undefined
+    const isOpen = (): boolean => open.approval !== undefined && !this.#isHeld
+    while (!breached() && !isOpen()) {
       await this.#continueAsNewIfLong()
-      await condition(() => (open.approval !== undefined && !state.paused) || this.#isLong(), gateTimer, {
+      await condition(() => breached() || isOpen() || this.shouldYield, gateTimer, {
         summary: `approval gate: ${gate}`,
       })
     }
     state.gate = undefined
+    if (breached()) return this.takeBreach()
     this.pass(`gate ${gate}`)
     this.show()
+    return undefined
   }
 
   reopenGate(gate: PersonGate): void {
@@ -250,35 +337,40 @@ export class MigrationRun {
     this.show()
     while (state.trouble) {
       await this.#continueAsNewIfLong()
-      await condition(() => state.trouble === undefined || this.#isLong(), gateTimer, {
+      await condition(() => state.trouble === undefined || this.shouldYield, gateTimer, {
         summary: `needs a person: ${trouble.code}`,
       })
     }
     this.show()
   }
 
-  /** Writes flags, in the workflow's own worker and at once. */
-  async setFlags(change: {
-    readPercent?: number
-    writePercent?: number
-    backfillActive?: number
-    primary?: Side
-  }): Promise<void> {
-    await this.#untilResumed()
+  /** Writes flags, in the workflow's own worker and at once. `evenWhilePaused`: for what makes it safer. */
+  async setFlags(
+    change: {
+      readonly readPercent?: number
+      readonly writePercent?: number
+      readonly backfillActive?: number
+    },
+    { evenWhilePaused = false } = {},
+  ): Promise<void> {
     const { flags } = this.migration
     const percent = {
       ...(change.readPercent === undefined ? {} : { [flags.readEnabled]: change.readPercent }),
       ...(change.writePercent === undefined ? {} : { [flags.writeEnabled]: change.writePercent }),
       ...(change.backfillActive === undefined ? {} : { [flags.backfillActive]: change.backfillActive }),
     }
-    await flagActivities.setFlags({
-      ...this.ref,
-      percent,
-      ...(change.primary === undefined ? {} : { primary: change.primary }),
-    })
+    for (;;) {
+      if (!evenWhilePaused) await this.#untilFree()
+      try {
+        await flagActivities.setFlags({ ...this.ref, percent })
+        break
+      } catch (error) {
+        if (CancellationScope.current().consideredCancelled) throw error
+        if (!isLostWorker(error)) await this.needPerson(toTrouble(error))
+      }
+    }
     this.state.readPercent = change.readPercent ?? this.state.readPercent
     this.state.writePercent = change.writePercent ?? this.state.writePercent
-    this.state.primary = change.primary ?? this.state.primary
     this.show()
   }
 
@@ -329,55 +421,54 @@ export class MigrationRun {
     ])
   }
 
-  async #untilResumed(): Promise<void> {
-    const { state } = this
-    while (state.paused || state.trouble) {
+  /** Somebody paused it, or it needs somebody; once it is aborted, the story does not go on at all. */
+  get #isHeld(): boolean {
+    const { paused, trouble, abort } = this.state
+    return paused !== undefined || trouble !== undefined || abort !== undefined
+  }
+
+  async #untilFree(): Promise<void> {
+    while (this.#isHeld) {
       this.show()
-      await condition(() => !state.paused && !state.trouble, gateTimer, { summary: 'paused' })
+      await this.#continueAsNewIfLong()
+      await condition(() => !this.#isHeld || this.shouldYield, gateTimer, {
+        summary: this.state.trouble ? `needs a person: ${this.state.trouble.code}` : 'paused',
+      })
     }
-  }
-
-  #beginWork(): void {
-    if (this.#working === 0) this.#workingSince = Date.now()
-    this.#working += 1
-  }
-
-  #endWork(): void {
-    this.#working -= 1
-    if (this.#working === 0) this.state.workedMs += Date.now() - this.#workingSince
   }
 
   #heedMaxRuntime(): void {
-    const { state, migration } = this
-    if (state.abort || state.workedMs <= migration.safety.maxRuntimeMinutes * 60_000) return
-    state.abort = {
-      by: 'crossfade',
-      reason: `worked for longer than safety.maxRuntimeMinutes (${migration.safety.maxRuntimeMinutes})`,
-      at: Date.now(),
-    }
-    record(state, Date.now(), `abort: ${state.abort.reason}`, 'crossfade')
+    this.#clock.count()
+    const { maxRuntimeMinutes } = this.migration.safety
+    if (this.state.workedMs > maxRuntimeMinutes * 60_000)
+      this.abort({
+        by: 'crossfade',
+        reason: `worked for longer than safety.maxRuntimeMinutes (${maxRuntimeMinutes})`,
+      })
   }
 
-  /** True when the history is long enough to begin a new one. */
-  #isLong(): boolean {
-    const info = workflowInfo()
+  /** True when the history is long enough to begin a new one, and nobody waits for traffic to return. */
+  get shouldYield(): boolean {
+    if (this.state.abort !== undefined && !this.#isGoingBack) return false
+    const { continueAsNewSuggested, historyLength } = workflowInfo()
     const { continueAfterEvents } = this.#input
     return (
-      info.continueAsNewSuggested ||
-      (continueAfterEvents !== undefined && info.historyLength > continueAfterEvents)
+      continueAsNewSuggested || (continueAfterEvents !== undefined && historyLength > continueAfterEvents)
     )
   }
 
-  get shouldYield(): boolean {
-    return this.#isLong()
-  }
-
   async #continueAsNewIfLong(): Promise<void> {
-    if (this.#isLong()) await this.continueAsNew()
+    if (this.shouldYield) await this.continueAsNew()
   }
 
-  /** Begins a new history with all that this one knows. The companions stop first: nothing may be running across the border. */
-  async continueAsNew(): Promise<never> {
+  /** Begins a new history with all that this one knows. Lanes may come here together; it happens once. */
+  continueAsNew(): Promise<never> {
+    return (this.#continuing ??= this.#continueAsNew())
+  }
+
+  /** Work and companions stop first: nothing may be running across the border. */
+  async #continueAsNew(): Promise<never> {
+    await condition(() => this.#clock.isIdle)
     const { companions } = this.state
     await this.#companions.stop()
     this.state.companions = companions
@@ -389,25 +480,15 @@ export class MigrationRun {
   }
 }
 
+type Ending = { readonly outcome: 'done' | 'planned' } | { readonly error: unknown }
+
+function begin(life: CancellationScope, story: () => Promise<'done' | 'planned'>): Promise<Ending> {
+  return life.run(story).then(
+    (outcome) => ({ outcome }),
+    (error: unknown) => ({ error }),
+  )
+}
+
 export function openRun(input: MigrationInput): MigrationRun {
   return new MigrationRun(input)
-}
-
-export const isContinueAsNew = (error: unknown): boolean => error instanceof ContinueAsNew
-
-/** A worker died or was cut off while it worked: its checkpoint stands, the next attempt goes on from there. */
-function isLostWorker(error: unknown): boolean {
-  return error instanceof ActivityFailure && error.cause instanceof TimeoutFailure
-}
-
-/** What an activity could not do and a retry would not mend, in words for a person. Anything else is a fault of ours: thrown. */
-function toTrouble(error: unknown): Omit<Trouble, 'at'> {
-  const cause = error instanceof ActivityFailure ? error.cause : undefined
-  if (!(cause instanceof ApplicationFailure)) throw error
-  const [envelope] = (cause.details ?? []) as { code?: string; message?: string; mend?: string }[]
-  return {
-    code: envelope?.code ?? cause.type ?? 'INTERNAL.UNEXPECTED',
-    message: envelope?.message ?? cause.message,
-    mend: envelope?.mend ?? 'See the worker’s log.',
-  }
 }
