@@ -35,13 +35,19 @@ function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: n
       ? []
       : [`${rowImage(resolved, '_crossfade_s')} *<> ${rowImage(resolved, '_crossfade_t')}`]),
   ].join(' OR ')
+  // In the order of the source, so that whoever gets only the first of them can go on behind the last.
+  const places = names.map((_, i) => `_crossfade_o${i + 1}`)
+  const ordered = names.map((name, i) => {
+    const order = resolved.keyOrders[i]?.source
+    return `coalesce(_crossfade_s.${name}, _crossfade_t.${name})${order === undefined ? '' : ` COLLATE ${order}`} AS ${places[i]}`
+  })
   const key = names
     .map((name) => `coalesce(_crossfade_s.${name}::text, _crossfade_t.${name}::text)`)
     .join(', ')
   return (
     `SELECT count(*) AS compared, count(*) FILTER (WHERE _crossfade_d) AS differences, ` +
-    `to_json((array_agg(_crossfade_key) FILTER (WHERE _crossfade_d))[1:${Math.floor(limit)}]) AS keys FROM (` +
-    `SELECT (${differs}) AS _crossfade_d, json_build_array(${key}) AS _crossfade_key ` +
+    `to_json((array_agg(_crossfade_key ORDER BY ${places.join(', ')}) FILTER (WHERE _crossfade_d))[1:${Math.floor(limit)}]) AS keys FROM (` +
+    `SELECT (${differs}) AS _crossfade_d, json_build_array(${key}) AS _crossfade_key, ${ordered.join(', ')} ` +
     `FROM (${linkRows(resolved, condition)}) AS _crossfade_s FULL JOIN (${target}) AS _crossfade_t ON ${equal}) AS _crossfade_j`
   )
 }
@@ -68,6 +74,8 @@ export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted) => 
 
 export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link }, side, rows) => {
   const { table, key } = side === 'source' ? link.parts[0] : link.target
+  // Rows outside of the link are never compared: they would only thin the sample out.
+  const where = side === 'source' ? link.parts[0].where : link.target.scope
   const size = await tx.query(
     `SELECT greatest(reltuples, 0)::float8 AS rows, greatest(relpages, 1)::float8 AS pages FROM pg_class WHERE oid = to_regclass($1)`,
     [quoteTable(table)],
@@ -76,7 +84,7 @@ export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link },
   // A handful of random pages each time; small tables are read whole.
   const percent = pages < 20 ? 100 : Math.max(0.0001, Math.min(100, (100 * 5) / pages))
   const result = await tx.query(
-    `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} TABLESAMPLE SYSTEM (${percent.toFixed(6)}) ORDER BY random() LIMIT ${Math.floor(rows)}`,
+    `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} TABLESAMPLE SYSTEM (${percent.toFixed(6)}) WHERE ${where === undefined ? 'true' : `(${where})`} ORDER BY random() LIMIT ${Math.floor(rows)}`,
   )
   return result.rows.map((row) => rowKey(row, key.length))
 }
