@@ -228,6 +228,7 @@ async function swapNames(run: MigrationRun): Promise<void> {
   await run.work('exchanging the names', (act) => act.swap({ ...run.ref, direction: 'to-new' }))
   run.tookPrimary('new', 100)
   run.startCompanions()
+  run.startSampling()
 }
 
 /** The reverse mapping is tried on every row before anything depends on it. */
