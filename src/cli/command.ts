@@ -3,6 +3,7 @@ import { parseDurationMs } from '../core/durations.ts'
 import { exitCodes, type ExitCode } from './exit-codes.ts'
 import { renderJson } from './output/json.ts'
 import type { Streams } from './output/streams.ts'
+import { wrap } from './output/table.ts'
 
 /** What a command answers. */
 export interface Result {
@@ -26,6 +27,8 @@ export interface Context {
   readonly json: boolean
   /** True where a person may be asked. */
   readonly canAsk: boolean
+  /** The whole tree, for what is made from it. */
+  readonly program: Command
 }
 
 export interface CommonOptions {
@@ -124,7 +127,12 @@ Reference: docs/reference/cli.md#${spec.name}`,
       .flat()
       .filter((arg) => arg !== undefined) as string[]
     const json = options.json === true
-    const context: Context = { streams, json, canAsk: streams.canAsk && options.input !== false && !json }
+    const context: Context = {
+      streams,
+      json,
+      canAsk: streams.canAsk && options.input !== false && !json,
+      program: command.parent ?? command,
+    }
     const result = await spec.run(context, options, args)
     if (result === undefined) return
     if (result.isShown) return finish(result.exitCode ?? exitCodes.done)
@@ -144,29 +152,24 @@ Reference: docs/reference/cli.md#${spec.name}`,
   return command
 }
 
-const helpWidth = 96
-
 /** What it does, what else one must know, and then examples: those are read first. */
 function describe({ summary, description, examples }: Details): string {
   const width = Math.max(...examples.map(({ run }) => run.length))
   return [
     `${summary.replace(/^./, (letter) => letter.toUpperCase())}.`,
-    ...(description === undefined ? [] : ['', ...description.split('\n').flatMap(wrap)]),
+    ...(description === undefined ? [] : ['', description]),
     '',
     'Examples:',
     ...examples.map(({ run, does }) => `  ${run.padEnd(width)}  # ${does}`),
   ].join('\n')
 }
 
-function wrap(line: string): string[] {
-  if (line.startsWith(' ')) return [line]
-  const lines = ['']
-  for (const word of line.split(' ')) {
-    const last = lines.at(-1) ?? ''
-    if (last !== '' && last.length + 1 + word.length > helpWidth) lines.push(word)
-    else lines[lines.length - 1] = last === '' ? word : `${last} ${word}`
-  }
-  return lines
+/** For commander's help: lines that are indented are somebody's layout and stay as they are. */
+export function wrapHelp(text: string, width: number): string {
+  return text
+    .split('\n')
+    .flatMap((line) => (line.startsWith(' ') ? [line] : wrap(line, width)))
+    .join('\n')
 }
 
 /** A duration as in a definition: 30s, 10m, 2h. */

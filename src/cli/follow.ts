@@ -87,7 +87,7 @@ export function followed(
   return {
     exitCode: waiting ? exitCodes.waiting : exitCodeOfOutcome(outcome),
     data: statusJson(status),
-    text: [...before, ...renderStatus(status, Date.now(), streams.style)],
+    text: [...before, ...renderStatus(status, Date.now(), streams)],
     next: [
       waiting
         ? `${waiting.on.startsWith('approval') ? 'Approve' : 'Answer'} it: ${waiting.command}`

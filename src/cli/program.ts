@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, type CommanderError } from 'commander'
 import { CrossfadeError } from '../errors/index.ts'
-import { toCommand, type CommandSpec, type Finish } from './command.ts'
+import { toCommand, wrapHelp, type CommandSpec, type Finish } from './command.ts'
 import { abort } from './commands/abort.ts'
 import { approve } from './commands/approve.ts'
 import { completion } from './commands/completion.ts'
@@ -64,7 +64,11 @@ export function createProgram(streams: Streams, finish: Finish): Command {
     .usage('<command> [options]')
     .version(version(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show this help')
-    .configureHelp({ showGlobalOptions: false, subcommandTerm: (command) => command.name() })
+    .configureHelp({
+      showGlobalOptions: false,
+      subcommandTerm: (command) => command.name(),
+      boxWrap: wrapHelp,
+    })
     .addHelpText(
       'after',
       [

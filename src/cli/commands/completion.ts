@@ -1,4 +1,4 @@
-import { Argument, type Command } from 'commander'
+import { Argument } from 'commander'
 import type { CommandSpec } from '../command.ts'
 import { renderCompletion, shells, type Shell } from '../shell-completion.ts'
 
@@ -16,10 +16,8 @@ export const completion: CommandSpec<object> = {
     { run: 'crossfade completion fish > ~/.config/fish/completions/crossfade.fish', does: 'for good' },
   ],
   arguments: [new Argument('<shell>', 'the shell').choices(shells)],
-  async run({ streams }, _, [shell = 'bash']) {
-    const { createProgram } = await import('../program.ts')
-    const tree: Command = createProgram(streams, () => undefined)
-    const script = renderCompletion(shell as Shell, tree)
-    return { data: { shell, script }, text: script.trimEnd().split('\n') }
+  run({ program }, _, [shell = 'bash']) {
+    const script = renderCompletion(shell as Shell, program)
+    return Promise.resolve({ data: { shell, script }, text: script.trimEnd().split('\n') })
   },
 }

@@ -53,7 +53,7 @@ export const status: CommandSpec<StatusOptions> = {
 }
 
 function answer({ streams }: Context, found: MigrationStatus): Result {
-  return { data: statusJson(found), text: renderStatus(found, Date.now(), streams.style) }
+  return { data: statusJson(found), text: renderStatus(found, Date.now(), streams) }
 }
 
 function exitCodeOfStatus(found: MigrationStatus): ExitCode {
@@ -76,7 +76,7 @@ async function watch(context: Context, handle: MigrationHandle): Promise<Result>
     const now = Date.now()
     if (isLive)
       streams.draw([
-        ...renderStatus(found, now, streams.style),
+        ...renderStatus(found, now, streams),
         ...(isOver ? [] : ['', streams.style('dim', 'Ctrl-C leaves; the migration goes on.')]),
       ])
     else if (standing(found) !== said || isOver || now - saidAt >= lineEveryMs) {

@@ -50,7 +50,7 @@ export function renderPlan(
 
 function renderStep(step: PlannedStep, number: number, sql: boolean, style: Streams['style']): string[] {
   return [
-    `  ${String(number).padStart(2)}. ${style('cyan', step.phase.padEnd(8))} ${step.title}`,
+    `  ${String(number).padStart(2)}. ${style('cyan', step.phase.padEnd(9))} ${step.title}`,
     `      ${style('dim', `lock: ${step.lock}`)}`,
     ...(sql ? step.sql.flatMap((statement) => statement.split('\n')).map((line) => `      ${line}`) : []),
   ]

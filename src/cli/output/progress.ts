@@ -5,7 +5,7 @@ import { bar, etaSec, progressPercent } from '../../core/progress.ts'
 import type { StatusView } from '../../core/state.ts'
 import { waitingOf } from './answer.ts'
 import type { Streams } from './streams.ts'
-import { formatCount, renderFields } from './table.ts'
+import { formatCount, renderFields, wrap } from './table.ts'
 
 type Style = Streams['style']
 
@@ -21,20 +21,25 @@ export function standing({ detail, execution, phase, waitingFor }: MigrationStat
   if (execution !== 'RUNNING')
     return phase === 'done' || phase === 'aborted' || phase === 'planned' ? phase : execution.toLowerCase()
   if (detail?.abort) return `${detail.phase} · going back: ${detail.activity}`
+  if (detail?.hold && !detail.paused && !detail.trouble) return `${detail.phase} · holding: ${detail.hold.label}`
   const waits = detail ? detail.waitingFor : waitingFor === 'nothing' ? undefined : waitingFor
   if (waits !== undefined) return `${phase} · waiting for ${waits}`
   return detail ? `${detail.phase} · ${detail.activity}` : phase
 }
 
 /** The page of `crossfade status`. */
-export function renderStatus(status: MigrationStatus, now: number, style: Style): string[] {
+export function renderStatus(
+  status: MigrationStatus,
+  now: number,
+  { style, isTerminal, columns }: Pick<Streams, 'style' | 'isTerminal' | 'columns'>,
+): string[] {
   const { name, detail } = status
   return [
     `${style('bold', name)} · ${standing(status)}`,
     renderLife(status, style),
     '',
     ...renderFields(detail ? figures(detail, now) : recorded(status, now), (text) => style('dim', text)),
-    ...renderWaiting(status, style),
+    ...renderWaiting(status, style, isTerminal ? columns : Infinity),
   ]
 }
 
@@ -47,7 +52,7 @@ function renderLife({ detail, phase, execution }: MigrationStatus, style: Style)
   return phases
     .map((name) => {
       if (finished.has(name)) return style('green', `${finished.get(name) === undefined ? '✓' : '–'} ${name}`)
-      return name === at ? style(['bold', 'cyan'], `▶ ${name}`) : style('dim', name)
+      return name === at ? style('bold', style('cyan', `▶ ${name}`)) : style('dim', name)
     })
     .join(style('dim', ' → '))
 }
@@ -68,10 +73,11 @@ function figures(detail: StatusView, now: number): [string, string][] {
     }
     if (backfill.refused > 0) add('Refused', `${formatCount(backfill.refused)} rows, kept in the change log`)
   }
-  add(
-    'Change log',
-    `${formatCount(changeLog.pending)} pending, the oldest ${changeLog.oldestAgeSec.toFixed(1)} s old`,
-  )
+  if (detail.phase !== 'expand')
+    add(
+      'Change log',
+      `${formatCount(changeLog.pending)} pending, the oldest ${changeLog.oldestAgeSec.toFixed(1)} s old`,
+    )
   if (verify.pass > 0)
     add(
       'Verified',
@@ -114,7 +120,7 @@ function recorded(
   ]
 }
 
-function renderWaiting(status: MigrationStatus, style: Style): string[] {
+function renderWaiting(status: MigrationStatus, style: Style, columns: number): string[] {
   const waiting = waitingOf(status)
   const silence =
     status.detail || status.execution !== 'RUNNING'
@@ -126,7 +132,8 @@ function renderWaiting(status: MigrationStatus, style: Style): string[] {
   if (!waiting) return silence
   return [
     '',
-    `${style('yellow', '●')} Waiting for ${waiting.on}.${waiting.why === undefined ? '' : ` ${waiting.why}`}`,
+    `${style('yellow', '●')} Waiting for ${waiting.on}.`,
+    ...(waiting.why === undefined ? [] : wrap(waiting.why, columns - 2).map((line) => `  ${line}`)),
     `  ${style('cyan', '→')} ${style('bold', waiting.command)}`,
     ...silence,
   ]

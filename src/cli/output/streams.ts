@@ -1,6 +1,7 @@
 import { styleText } from 'node:util'
 
-type Style = Parameters<typeof styleText>[0]
+/** One at a time: Node 20 does not ask the stream where it is given a list. */
+type Style = Exclude<Parameters<typeof styleText>[0], unknown[]>
 
 /** The only writer of the command line: data to stdout, all else to stderr, secrets masked on the way. */
 export interface Streams {
@@ -25,9 +26,9 @@ export interface Streams {
   flush(): Promise<void>
 }
 
-/** The password of any URL in `text` becomes `***`. */
+/** The password of any URL in `text` becomes `***`; the word "password" in an example is none. */
 export function maskSecrets(text: string): string {
-  return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s:@/"'`]*):[^\s"'`]*@/gi, '$1:***@')
+  return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/[^\s:@/"'`]*):(?!password@)[^\s"'`]*@/gi, '$1:***@')
 }
 
 /** Colours are decided per stream by NO_COLOR, FORCE_COLOR and whether it is a terminal. */
