@@ -61,9 +61,15 @@ export function resolveMigration(definition: unknown): Migration {
   return migration
 }
 
-/** The identity of a definition: SHA-256 over its canonical JSON, defaults included. */
+/**
+ * The identity of a definition: SHA-256 over its canonical JSON, defaults included. The order of settings does not count, that of
+ * a key's columns does: it is the order of the copy.
+ */
 export function fingerprint(migration: Migration): string {
-  return createHash('sha256').update(canonicalJson(migration)).digest('hex')
+  const mappings = migration.mappings.map((mapping) => ({ ...mapping, key: Object.entries(mapping.key) }))
+  return createHash('sha256')
+    .update(canonicalJson({ ...migration, mappings }))
+    .digest('hex')
 }
 
 /** The JSON Schema of a definition, for editors and for starting a migration from a JSON file. */

@@ -2,7 +2,14 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { runLane } from '../../src/backfill/run-lane.ts'
 import { isCrossfadeError } from '../../src/errors/index.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
-import { openSession, paceOf, planRanges, withBothSides, type BothSides, type Session } from '../support/both-sides.ts'
+import {
+  openSession,
+  paceOf,
+  planRanges,
+  withBothSides,
+  type BothSides,
+  type Session,
+} from '../support/both-sides.ts'
 import { postgresVersions } from '../support/postgres.ts'
 
 const seed = Number(process.env['CROSSFADE_SEED'] ?? Date.now() % 1_000_000)
@@ -47,7 +54,8 @@ class Writer {
         await this.#transaction(session)
       } catch (error) {
         const code = (error as { code?: string }).code ?? ''
-        if (!['23505', '40001', '40P01'].includes(code) && !isLost(error)) this.failures.push(`${code} ${String(error)}`)
+        if (!['23505', '40001', '40P01'].includes(code) && !isLost(error))
+          this.failures.push(`${code} ${String(error)}`)
         if (isLost(error)) {
           await session.close()
           session = await this.#connect()
@@ -81,20 +89,24 @@ class Writer {
     const key = (): number => 1 + Math.floor(r() * (r() < 0.5 ? 20 : keys * 1.2))
     const score = (): number => Math.floor(r() * 12) + (r() < 0.01 ? 100 : 0)
     const kind = r()
-    if (kind < 0.3) return `UPDATE users SET name = 'w${Math.floor(r() * 1e6)}', score = ${score()} WHERE id = ${key()}`
+    if (kind < 0.3)
+      return `UPDATE users SET name = 'w${Math.floor(r() * 1e6)}', score = ${score()} WHERE id = ${key()}`
     if (kind < 0.45) return `DELETE FROM users WHERE id = ${key()}`
-    if (kind < 0.65) return `INSERT INTO users VALUES (${key()}, 'i${Math.floor(r() * 1e6)}', ${score()}) ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, active = true`
+    if (kind < 0.65)
+      return `INSERT INTO users VALUES (${key()}, 'i${Math.floor(r() * 1e6)}', ${score()}) ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, active = true`
     if (kind < 0.75) return `UPDATE users SET id = ${key()} WHERE id = ${key()}`
     if (kind < 0.85) return `UPDATE users SET active = NOT active WHERE id = ${key()}`
     if (kind < 0.9) return `UPDATE users SET score = 13 WHERE id = ${key()}`
     // As if the application put everything back: what the target says already.
-    if (kind < 0.95) return `UPDATE users SET name = 'old ' || id, score = (id % 10)::int WHERE id BETWEEN ${key()} AND ${key()}`
+    if (kind < 0.95)
+      return `UPDATE users SET name = 'old ' || id, score = (id % 10)::int WHERE id BETWEEN ${key()} AND ${key()}`
     const from = key()
     return `UPDATE users SET score = ${score()} WHERE id BETWEEN ${from} AND ${from + 300}`
   }
 }
 
-const isLost = (error: unknown): boolean => /terminat|Connection|not queryable|57P0/.test(`${String(error)} ${(error as { code?: string }).code ?? ''}`)
+const isLost = (error: unknown): boolean =>
+  /terminat|Connection|not queryable|57P0/.test(`${String(error)} ${(error as { code?: string }).code ?? ''}`)
 
 /** Runs `work` again and again until it ends well; what a killed connection throws is what a retried activity would see. */
 async function retried(work: () => Promise<boolean>): Promise<void> {
@@ -102,14 +114,17 @@ async function retried(work: () => Promise<boolean>): Promise<void> {
     try {
       if (await work()) return
     } catch (error) {
-      const known = isCrossfadeError(error) ? ['DATABASE.MAY_HAVE_COMMITTED', 'BACKFILL.FENCED'].includes(error.code) : isLost(error)
+      const known = isCrossfadeError(error)
+        ? ['DATABASE.MAY_HAVE_COMMITTED', 'BACKFILL.FENCED'].includes(error.code)
+        : isLost(error)
       if (!known && (error as { code?: string }).code !== '55P03') throw error
     }
 }
 
 describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (version) => {
   afterEach(({ task }) => {
-    if (task.result?.state === 'fail') process.stderr.write(`torture: seed ${seed}; again with CROSSFADE_SEED=${seed}\n`)
+    if (task.result?.state === 'fail')
+      process.stderr.write(`torture: seed ${seed}; again with CROSSFADE_SEED=${seed}\n`)
   })
 
   test(`lose nothing while lanes and appliers run and die (seed ${seed})`, async (t) => {
@@ -117,15 +132,37 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
     const random = randomFrom(seed)
     const m = await withBothSides(t, version, schema, {
       mappings: [
-        { source: 'users', target: 'people', key: { id: 'id' }, columns: { full_name: 'name', score: true }, where: 'active', reverse: { columns: { name: 'full_name', score: true } } },
-        { source: 'users', target: 'scores', key: { id: 'person' }, columns: { score: true }, reverse: { columns: {} } },
+        {
+          source: 'users',
+          target: 'people',
+          key: { id: 'id' },
+          columns: { full_name: 'name', score: true },
+          where: 'active',
+          reverse: { columns: { name: 'full_name', score: true } },
+        },
+        {
+          source: 'users',
+          target: 'scores',
+          key: { id: 'person' },
+          columns: { score: true },
+          reverse: { columns: {} },
+        },
       ],
     })
     // Ours work in pools of their own, so that the killer can tell them from the test.
     const place = await m.open({}, 'ours')
     const until = Date.now() + writeForMs
-    const writers = Array.from({ length: 4 }, (_, i) => new Writer(m, randomFrom(seed + 1 + i), `writer ${i}`))
-    const settings = { ...m.migration.backfill, batchSize: 37, maxBatchSize: 200, rateLimitMs: 0, profile: 'fast' as const }
+    const writers = Array.from(
+      { length: 4 },
+      (_, i) => new Writer(m, randomFrom(seed + 1 + i), `writer ${i}`),
+    )
+    const settings = {
+      ...m.migration.backfill,
+      batchSize: 37,
+      maxBatchSize: 200,
+      rateLimitMs: 0,
+      profile: 'fast' as const,
+    }
     let passes = 0
     const lanes = async (): Promise<void> => {
       // Pass after pass, so that there is a chunk under way all the time; every pass starts from an emptied target now and then.
@@ -134,9 +171,26 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
           await planRanges(place, [m.forward], 'backfill', 3)
           return true
         })
-        await Promise.all([0, 1].map((lane) => retried(async () => (await runLane(place, m.groups.forward, lane, settings, () => Promise.resolve(undefined), paceOf())).done)))
+        await Promise.all(
+          [0, 1].map((lane) =>
+            retried(
+              async () =>
+                (
+                  await runLane(
+                    place,
+                    m.groups.forward,
+                    lane,
+                    settings,
+                    () => Promise.resolve(undefined),
+                    paceOf(),
+                  )
+                ).done,
+            ),
+          ),
+        )
         passes += 1
-        if (passes % 3 === 0) await m.sql('DELETE FROM people WHERE id % 5 = 0; DELETE FROM scores WHERE person % 4 = 0')
+        if (passes % 3 === 0)
+          await m.sql('DELETE FROM people WHERE id % 5 = 0; DELETE FROM scores WHERE person % 4 = 0')
       }
     }
     const applier = (): Promise<void> =>
@@ -158,7 +212,13 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
       }
       await session.close()
     }
-    await Promise.all([...writers.map((writer) => writer.run(until)), lanes(), applier(), applier(), killer()])
+    await Promise.all([
+      ...writers.map((writer) => writer.run(until)),
+      lanes(),
+      applier(),
+      applier(),
+      killer(),
+    ])
 
     expect(writers.flatMap((writer) => writer.failures)).toEqual([])
     const statements = writers.reduce((sum, writer) => sum + writer.statements, 0)
@@ -170,7 +230,12 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
     await m.sql('UPDATE users SET score = 1 WHERE score = 13')
     await m.backfill({ lanes: 2 })
     await m.drain()
-    expect(await m.differences('SELECT id, name, score FROM users WHERE active', 'SELECT id, full_name, score FROM people')).toEqual([])
+    expect(
+      await m.differences(
+        'SELECT id, name, score FROM users WHERE active',
+        'SELECT id, full_name, score FROM people',
+      ),
+    ).toEqual([])
     expect(await m.differences('SELECT id, score FROM users', 'SELECT person, score FROM scores')).toEqual([])
   })
 })

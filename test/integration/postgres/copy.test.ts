@@ -59,7 +59,11 @@ const shapes: Shape[] = [
     target: 'SELECT org::text, slug, v FROM t',
     rows: 1404,
     change: `UPDATE s SET v = 9 WHERE code IN ('', 'it''s "q\\', 'a,b|{}'); DELETE FROM s WHERE code = '用户'`,
-    changed: [['3', ''], ['3', `it's "q\\`], ['3', 'a,b|{}']],
+    changed: [
+      ['3', ''],
+      ['3', `it's "q\\`],
+      ['3', 'a,b|{}'],
+    ],
     gone: [['3', '用户']],
   },
   {
@@ -157,7 +161,9 @@ const shapes: Shape[] = [
     name: 'a filter',
     schema: `CREATE TABLE s (id int PRIMARY KEY, v text, deleted_at timestamptz); CREATE TABLE t (id int PRIMARY KEY, v text);
       INSERT INTO s SELECT i, 'v' || i, CASE WHEN i % 3 = 0 THEN now() END FROM generate_series(1, 1200) i; INSERT INTO t VALUES (2, 'v2')`,
-    definition: { mappings: [{ ...only({ id: 'id' }, { v: true }, { v: true }), where: 'deleted_at IS NULL' }] },
+    definition: {
+      mappings: [{ ...only({ id: 'id' }, { v: true }, { v: true }), where: 'deleted_at IS NULL' }],
+    },
     source: 'SELECT id::text, v FROM s WHERE deleted_at IS NULL',
     target: 'SELECT id::text, v FROM t',
     rows: 1200,
@@ -170,7 +176,11 @@ const shapes: Shape[] = [
     name: 'json, jsonb, arrays and bytea, where equality has no operator',
     schema: `CREATE TABLE s (id int PRIMARY KEY, j json, b jsonb, a varchar(5)[], y bytea, x xml); CREATE TABLE t (id int PRIMARY KEY, j json, b jsonb, a varchar(5)[], y bytea, x xml);
       INSERT INTO s SELECT i, json_build_object('n', i), jsonb_build_object('n', i, 'big', 9007199254740993), ARRAY[i::text, NULL], decode(md5(i::text), 'hex'), '<a/>' FROM generate_series(1, 1100) i`,
-    definition: mapping({ id: 'id' }, { j: true, b: true, a: true, y: true, x: true }, { j: true, b: true, a: true, y: true, x: true }),
+    definition: mapping(
+      { id: 'id' },
+      { j: true, b: true, a: true, y: true, x: true },
+      { j: true, b: true, a: true, y: true, x: true },
+    ),
     source: 'SELECT id::text, j::text, b, a, y, x::text FROM s',
     target: 'SELECT id::text, j::text, b, a, y, x::text FROM t',
     rows: 1100,
@@ -212,22 +222,38 @@ const shapes: Shape[] = [
     rows: 1100,
     written: 1099,
     change: `DELETE FROM s WHERE a = 5; INSERT INTO s VALUES (0, 0)`,
-    changed: [['0', '0'], ['4', '4']],
+    changed: [
+      ['0', '0'],
+      ['4', '4'],
+    ],
     gone: [['5', '5']],
     differences: { byRange: 2, byKey: 2, left: 0 },
   },
 ]
 
-function only(key: Record<string, string>, columns: Record<string, string | true>, reverse: Record<string, string | true>): SmallDefinition['mappings'][number] {
+function only(
+  key: Record<string, string>,
+  columns: Record<string, string | true>,
+  reverse: Record<string, string | true>,
+): SmallDefinition['mappings'][number] {
   return { source: 's', target: 't', key, columns, reverse: { columns: reverse } }
 }
 
-function mapping(key: Record<string, string>, columns: Record<string, string | true>, reverse: Record<string, string | true>): SmallDefinition {
+function mapping(
+  key: Record<string, string>,
+  columns: Record<string, string | true>,
+  reverse: Record<string, string | true>,
+): SmallDefinition {
   return { mappings: [only(key, columns, reverse)] }
 }
 
-async function totals({ database, place }: BothSides): Promise<{ ranges: number; rangesDone: number; rowsDone: number; rowsWritten: number }> {
-  const { ranges, rangesDone, rowsDone, rowsWritten } = await database.transaction((tx) => database.dialect.ranges.totals(tx, place.scope, 'backfill'))
+async function totals({
+  database,
+  place,
+}: BothSides): Promise<{ ranges: number; rangesDone: number; rowsDone: number; rowsWritten: number }> {
+  const { ranges, rangesDone, rowsDone, rowsWritten } = await database.transaction((tx) =>
+    database.dialect.ranges.totals(tx, place.scope, 'backfill'),
+  )
   return { ranges, rangesDone, rowsDone, rowsWritten }
 }
 
@@ -246,7 +272,11 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
       if (shape.name.includes('ignores case')) await copy(m, toKeys('K1'))
       expect(await m.differences(shape.source, shape.target)).toEqual([])
       // Once more: nothing is missing, so nothing is written.
-      expect(await m.backfill({ ranges: 1, batchSize: 500 })).toEqual({ rows: shape.rows, written: 0, refused: 0 })
+      expect(await m.backfill({ ranges: 1, batchSize: 500 })).toEqual({
+        rows: shape.rows,
+        written: 0,
+        refused: 0,
+      })
     })
 
     test('is compared by range, and copied by key to what the source says now', async (t) => {
@@ -262,7 +292,12 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
           let range = { after: undefined as Key | undefined, upTo: undefined as Key | undefined }
           for (;;) {
             const { end } = await m.database.dialect.copy.chunkEnd(tx, m.forward, range, 300)
-            const look = await m.database.dialect.compare.range(tx, link, { after: range.after, upTo: end }, 100)
+            const look = await m.database.dialect.compare.range(
+              tx,
+              link,
+              { after: range.after, upTo: end },
+              100,
+            )
             differences += look.differences
             if (end === undefined) return differences
             range = { after: end, upTo: undefined }
@@ -299,17 +334,42 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
        INSERT INTO users SELECT i, 'n' || i, CASE WHEN i % 2 = 0 THEN 'c' || i END FROM generate_series(1, 1000) i`,
       {
         mappings: [
-          { source: 'users', target: 'people', key: { id: 'id' }, columns: { name: true }, reverse: { columns: { name: true } } },
-          { source: 'users', target: 'addresses', key: { id: 'person' }, columns: { city: true }, where: 'city IS NOT NULL', reverse: { columns: { city: true } } },
+          {
+            source: 'users',
+            target: 'people',
+            key: { id: 'id' },
+            columns: { name: true },
+            reverse: { columns: { name: true } },
+          },
+          {
+            source: 'users',
+            target: 'addresses',
+            key: { id: 'person' },
+            columns: { city: true },
+            where: 'city IS NOT NULL',
+            reverse: { columns: { city: true } },
+          },
         ],
       },
     )
     expect(await m.backfill({ batchSize: 90 })).toEqual({ rows: 1000, written: 1500, refused: 0 })
-    await m.sql(`UPDATE users SET city = NULL WHERE id = 2; UPDATE users SET city = 'new' WHERE id = 3; DELETE FROM users WHERE id = 4`)
+    await m.sql(
+      `UPDATE users SET city = NULL WHERE id = 2; UPDATE users SET city = 'new' WHERE id = 3; DELETE FROM users WHERE id = 4`,
+    )
     expect(await m.differences('SELECT id, name FROM users', 'SELECT id, name FROM people')).toEqual([])
-    expect(await m.differences('SELECT id, city FROM users WHERE city IS NOT NULL', 'SELECT person, city FROM addresses')).toEqual([])
+    expect(
+      await m.differences(
+        'SELECT id, city FROM users WHERE city IS NOT NULL',
+        'SELECT person, city FROM addresses',
+      ),
+    ).toEqual([])
     await m.drain()
-    expect(await m.differences('SELECT id, city FROM users WHERE city IS NOT NULL', 'SELECT person, city FROM addresses')).toEqual([])
+    expect(
+      await m.differences(
+        'SELECT id, city FROM users WHERE city IS NOT NULL',
+        'SELECT person, city FROM addresses',
+      ),
+    ).toEqual([])
   })
 
   test('what is too long for the target is refused, never cut, and stops nobody else', async (t) => {
@@ -321,13 +381,19 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
       mapping({ id: 'id' }, { v: true }, { v: true }),
     )
     expect(await m.backfill({ ranges: 1, batchSize: 400 })).toEqual({ rows: 1000, written: 999, refused: 1 })
-    expect(await m.log()).toEqual([{ kind: 'c', key: '1000', attempts: 1, waits: false, reason: 'SQLSTATE 22001' }])
-    const state = await m.database.transaction((tx) => m.database.dialect.changeLog.state(tx, m.place.scope, m.forward))
+    expect(await m.log()).toEqual([
+      { kind: 'c', key: '1000', attempts: 1, waits: false, reason: 'SQLSTATE 22001' },
+    ])
+    const state = await m.database.transaction((tx) =>
+      m.database.dialect.changeLog.state(tx, m.place.scope, m.forward),
+    )
     expect(state).toMatchObject({ pending: 1, stuck: 1, reason: 'SQLSTATE 22001' })
     // The cut value would look equal to a comparison that casts to varchar(5).
     await m.sql(`INSERT INTO t VALUES (1000, 'much ')`)
     const link = m.forward.links[0]
-    const look = await m.database.transaction((tx) => m.database.dialect.compare.range(tx, link, { after: undefined, upTo: undefined }, 10))
+    const look = await m.database.transaction((tx) =>
+      m.database.dialect.compare.range(tx, link, { after: undefined, upTo: undefined }, 10),
+    )
     expect(look).toEqual({ compared: 1000, differences: 1, different: toKeys(1000) })
     await m.sql(`UPDATE s SET v = 'short' WHERE id = 1000`)
     await m.drain()
@@ -365,5 +431,8 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
 })
 
 async function copy(m: BothSides, keys: readonly Key[]): Promise<unknown> {
-  return m.database.transaction((tx) => m.database.dialect.copy.copyKeys(tx, m.place.scope, m.forward, keys, 'skip'), { applying: m.place.scope.migration })
+  return m.database.transaction(
+    (tx) => m.database.dialect.copy.copyKeys(tx, m.place.scope, m.forward, keys, 'skip'),
+    { applying: m.place.scope.migration },
+  )
 }

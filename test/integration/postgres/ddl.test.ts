@@ -2,13 +2,23 @@ import { describe, expect, test, type TestContext } from 'vitest'
 import { resolveGroups } from '../../../src/copy/groups.ts'
 import type { Workplace } from '../../../src/copy/workplace.ts'
 import { openDatabase, type DdlStep } from '../../../src/database/index.ts'
-import { captureSteps, completionSteps, foundationSteps, undoableSteps } from '../../../src/ddl/expand-steps.ts'
+import {
+  captureSteps,
+  completionSteps,
+  foundationSteps,
+  undoableSteps,
+} from '../../../src/ddl/expand-steps.ts'
 import { attempt, runStep, undoStep, type DdlReport } from '../../../src/ddl/run-step.ts'
 import { swapNames, type SwapDirection } from '../../../src/ddl/swap.ts'
 import { resolveMigration, type Migration } from '../../../src/definition/index.ts'
 import { applyRound } from '../../../src/sync/apply-changes.ts'
 import { backfillAll, drainLog, expand, openSession, watch, type Session } from '../../support/both-sides.ts'
-import { postgresVersions, withDatabase, type PostgresVersion, type TestDatabase } from '../../support/postgres.ts'
+import {
+  postgresVersions,
+  withDatabase,
+  type PostgresVersion,
+  type TestDatabase,
+} from '../../support/postgres.ts'
 import { eventually } from '../../support/wait.ts'
 
 const schema = `
@@ -37,14 +47,21 @@ const definition = (mode: 'flags' | 'swap' = 'flags'): Migration =>
       tables: [
         {
           table: 'people',
-          columns: { id: 'bigint', name: 'text NOT NULL', tenant: 'int NOT NULL', seen: 'int NOT NULL DEFAULT 0' },
+          columns: {
+            id: 'bigint',
+            name: 'text NOT NULL',
+            tenant: 'int NOT NULL',
+            seen: 'int NOT NULL DEFAULT 0',
+          },
           primaryKey: ['id'],
           indexes: [
             { name: 'people_name', on: '(name)' },
             { name: 'people_once', on: '(tenant, id)', unique: true },
           ],
           checks: [{ name: 'not_empty', expression: `name <> ''` }],
-          foreignKeys: [{ name: 'people_tenant', columns: ['tenant'], references: { table: 'tenants', columns: ['id'] } }],
+          foreignKeys: [
+            { name: 'people_tenant', columns: ['tenant'], references: { table: 'tenants', columns: ['id'] } },
+          ],
         },
       ],
       sql: [{ name: 'archive', up: 'CREATE TABLE archive (id int)', down: 'DROP TABLE archive' }],
@@ -64,7 +81,9 @@ async function prepare(t: TestContext, version: PostgresVersion, migration = def
   const database = await withDatabase(t, version)
   await database.pool.query(schema)
   const role = `reader_${database.name}`
-  await database.pool.query(`CREATE ROLE ${role}; GRANT SELECT, UPDATE ON users TO ${role}; GRANT SELECT ON users TO PUBLIC`)
+  await database.pool.query(
+    `CREATE ROLE ${role}; GRANT SELECT, UPDATE ON users TO ${role}; GRANT SELECT ON users TO PUBLIC`,
+  )
   const opened = await openDatabase('default', { url: database.url, maxConnections: 12 })
   const sessions: Session[] = []
   t.onTestFinished(async () => {
@@ -83,7 +102,8 @@ async function prepare(t: TestContext, version: PostgresVersion, migration = def
       sessions.push(session)
       return session
     },
-    value: async (text, values) => Object.values((await database.pool.query<Record<string, unknown>>(text, values)).rows[0] ?? {})[0],
+    value: async (text, values) =>
+      Object.values((await database.pool.query<Record<string, unknown>>(text, values)).rows[0] ?? {})[0],
     inventory: () => opened.transaction((tx) => opened.dialect.catalog.inventory(tx)),
   }
 }
@@ -104,14 +124,21 @@ async function runAll({ place, migration }: Site): Promise<string[]> {
 
 async function undoAll({ place, migration }: Site): Promise<void> {
   const { database, scope } = place
-  const groups = await database.transaction((tx) => resolveGroups(tx, database.dialect, scope, migration)).catch(() => undefined)
-  for (const step of undoableSteps(database.dialect, migration, groups)) await undoStep(place, step, [], watch)
+  const groups = await database
+    .transaction((tx) => resolveGroups(tx, database.dialect, scope, migration))
+    .catch(() => undefined)
+  for (const step of undoableSteps(database.dialect, migration, groups))
+    await undoStep(place, step, [], watch)
   await database.dialect.ddl.dropScope(database, scope, { lockTimeoutMs: 1000 })
 }
 
 const waitsForLock = (site: Site, query: string): Promise<unknown> =>
   eventually(
-    () => site.value(`SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'crossfade' AND query LIKE $1 AND wait_event_type = 'Lock'`, [query]),
+    () =>
+      site.value(
+        `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'crossfade' AND query LIKE $1 AND wait_event_type = 'Lock'`,
+        [query],
+      ),
     { what: `"${query}" to wait for a lock`, intervalMs: 5 },
   )
 
@@ -181,7 +208,11 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
     await site.value('ALTER TABLE users DISABLE TRIGGER _crossfade_m_f1_delete')
     expect(await inspect()).toBe('broken')
     expect((await runStep(place, triggers, [], watch)).did).toBe('mended')
-    expect(await database.transaction((tx) => database.dialect.triggers.check(tx, scope, groups.forward[0] as never))).toEqual([])
+    expect(
+      await database.transaction((tx) =>
+        database.dialect.triggers.check(tx, scope, groups.forward[0] as never),
+      ),
+    ).toEqual([])
   })
 
   test('an index build that was cancelled leaves an invalid index, which the next attempt replaces', async (t) => {
@@ -200,7 +231,11 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
     expect(await place.database.transaction((tx) => step.inspect(tx, place.scope))).toBe('broken')
     expect((await runStep(place, step, [], watch)).did).toBe('mended')
     expect(await place.database.transaction((tx) => step.inspect(tx, place.scope))).toBe('present')
-    expect(await site.value(`SELECT count(*)::int FROM pg_index WHERE indrelid = 'people'::regclass AND NOT indisvalid`)).toBe(0)
+    expect(
+      await site.value(
+        `SELECT count(*)::int FROM pg_index WHERE indrelid = 'people'::regclass AND NOT indisvalid`,
+      ),
+    ).toBe(0)
   })
 
   test('an index build ends when the migration is told to stop', async (t) => {
@@ -223,14 +258,20 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
     const site = await prepare(t, version)
     const { place, migration } = site
     await expand(place, migration)
-    const groups = await place.database.transaction((tx) => resolveGroups(tx, place.database.dialect, place.scope, migration))
+    const groups = await place.database.transaction((tx) =>
+      resolveGroups(tx, place.database.dialect, place.scope, migration),
+    )
     const step = place.database.dialect.ddl.removeTriggers(groups.forward[0] as never)
     const blocker = await site.session('reporting')
     await blocker.query(`BEGIN; SELECT count(*) FROM users`)
     const reports: DdlReport[] = []
     const tables = migration.mappings.map((mapping) => mapping.source)
     const patience = { lockTimeoutMs: 60, pauseMs: 20, attempts: 4 }
-    const attempted = runStep(place, step, tables, { signal: watch.signal, report: (report) => reports.push(report), patience })
+    const attempted = runStep(place, step, tables, {
+      signal: watch.signal,
+      report: (report) => reports.push(report),
+      patience,
+    })
     attempted.catch(() => undefined)
     // Whoever comes while it waits goes on as soon as it gives up.
     await waitsForLock(site, 'DROP TRIGGER%')
@@ -241,8 +282,23 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
     await expect(attempted).rejects.toMatchObject({
       code: 'DDL.BLOCKED',
       kind: 'unavailable',
-      message: expect.stringMatching(new RegExp(`no lock within 4 attempts of 60 ms. In the way: pid ${pid} \\(postgres, reporting, idle in transaction, transaction open for \\d+\\.\\d s`)) as string,
-      details: { blockers: [{ pid, user: 'postgres', application: 'reporting', state: 'idle in transaction', transactionAgeSec: expect.any(Number) as number, queryAgeSec: expect.any(Number) as number }] },
+      message: expect.stringMatching(
+        new RegExp(
+          `no lock within 4 attempts of 60 ms. In the way: pid ${pid} \\(postgres, reporting, idle in transaction, transaction open for \\d+\\.\\d s`,
+        ),
+      ) as string,
+      details: {
+        blockers: [
+          {
+            pid,
+            user: 'postgres',
+            application: 'reporting',
+            state: 'idle in transaction',
+            transactionAgeSec: expect.any(Number) as number,
+            queryAgeSec: expect.any(Number) as number,
+          },
+        ],
+      },
     })
     expect(reports.at(-1)?.waitingFor).toMatchObject([{ pid, application: 'reporting' }])
     await blocker.query('COMMIT')
@@ -263,10 +319,15 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
       eventually(
         async () => {
           // Each time what the workflow does: catch up, then the short lock.
-          const now = await database.transaction((tx) => resolveGroups(tx, database.dialect, scope, migration))
+          const now = await database.transaction((tx) =>
+            resolveGroups(tx, database.dialect, scope, migration),
+          )
           for (const group of [...now.forward, ...now.reverse]) await applyRound(place, group)
           return attempt(place, 'swap', [], { ...watch, patience }, ({ lockTimeoutMs }) =>
-            database.transaction((tx) => swapNames(place, tx, migration, direction), { lockTimeoutMs, applying: scope.migration }),
+            database.transaction((tx) => swapNames(place, tx, migration, direction), {
+              lockTimeoutMs,
+              applying: scope.migration,
+            }),
           )
         },
         { what: `the swap ${direction}` },
@@ -283,7 +344,10 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
         try {
           if (i % 7 === 6) await session.query('DELETE FROM users WHERE id = $1', [id])
           else
-            await session.query(`INSERT INTO users (id, name, tenant) VALUES ($1, $2, 1) ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name`, [id, name])
+            await session.query(
+              `INSERT INTO users (id, name, tenant) VALUES ($1, $2, 1) ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name`,
+              [id, name],
+            )
           written.set(id, i % 7 === 6 ? undefined : name)
         } catch (error) {
           failures.push(error)
@@ -298,11 +362,19 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
       await progress()
       expect(await swap('to-new')).toBe('swapped')
       expect(await swap('to-new')).toBe('was swapped')
-      expect(await site.value(`SELECT count(*)::int FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'seen'`)).toBe(1)
+      expect(
+        await site.value(
+          `SELECT count(*)::int FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'seen'`,
+        ),
+      ).toBe(1)
       await progress()
       expect(await swap('to-old')).toBe('swapped')
       expect(await swap('to-old')).toBe('was swapped')
-      expect(await site.value(`SELECT count(*)::int FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'seen'`)).toBe(0)
+      expect(
+        await site.value(
+          `SELECT count(*)::int FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'seen'`,
+        ),
+      ).toBe(0)
     }
     isOver = true
     await Promise.all(writers)
@@ -312,7 +384,9 @@ describe.each(postgresVersions())('DDL on PostgreSQL %s', (version) => {
     const { rows } = await site.test.pool.query<{ id: string; name: string }>('SELECT id, name FROM users')
     const now = new Map(rows.map((row) => [Number(row.id), row.name]))
     for (const [id, name] of written) expect(now.get(id), `the row ${id}`).toBe(name)
-    const other = await site.test.pool.query('SELECT id, name, tenant FROM users EXCEPT ALL SELECT id, name, tenant FROM people UNION ALL (SELECT id, name, tenant FROM people EXCEPT ALL SELECT id, name, tenant FROM users)')
+    const other = await site.test.pool.query(
+      'SELECT id, name, tenant FROM users EXCEPT ALL SELECT id, name, tenant FROM people UNION ALL (SELECT id, name, tenant FROM people EXCEPT ALL SELECT id, name, tenant FROM users)',
+    )
     expect(other.rows).toEqual([])
 
     expect(await site.inventory()).toEqual(expanded)
