@@ -1,88 +1,21 @@
-import { performance } from 'node:perf_hooks'
-import { describe, expect, test, type TestContext } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { LogEntryInput } from '../../../src/database/index.ts'
 import { copyChunk } from '../../../src/copy/copy-range.ts'
 import { applyRound } from '../../../src/sync/apply-changes.ts'
-import { claimRange, never, planRanges, toKeys, withBothSides, type BothSides, type Session, type SmallDefinition } from '../../support/both-sides.ts'
-import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
+import { claimRange, never, planRanges, toKeys, type BothSides } from '../../support/both-sides.ts'
+import {
+  prepare,
+  differences,
+  person,
+  openChunk,
+  shutGate,
+  standsStill,
+  kinds,
+  uncaptured,
+  timed,
+} from '../../support/held-users.ts'
+import { postgresVersions } from '../../support/postgres.ts'
 import { eventually } from '../../support/wait.ts'
-
-/**
- * The mapping's expression waits while a gate is shut, in the sessions that say so: a statement of ours has then taken its
- * snapshot and read its first row, and stands still before it writes.
- */
-const gate = `
-  CREATE FUNCTION held(value text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-  BEGIN
-    WHILE current_setting('test.waits', true) = 'yes' AND NOT pg_try_advisory_xact_lock_shared(4711) LOOP PERFORM pg_sleep(0.002); END LOOP;
-    RETURN value;
-  END $$;`
-
-const schema = `${gate}
-  CREATE TABLE users (id bigint PRIMARY KEY, name text, note text, active boolean NOT NULL DEFAULT true);
-  CREATE TABLE people (id bigint PRIMARY KEY, full_name text);
-  INSERT INTO users SELECT i, 'old ' || i FROM generate_series(1, 5) i;`
-
-const definition: SmallDefinition = {
-  mappings: [
-    {
-      source: 'users',
-      target: 'people',
-      key: { id: 'id' },
-      columns: { full_name: 'held(name)' },
-      where: 'active',
-      reverse: { columns: { name: 'full_name' } },
-    },
-  ],
-}
-
-const prepare = (t: TestContext, version: PostgresVersion, more = '', sync: SmallDefinition['sync'] = {}): Promise<BothSides> =>
-  withBothSides(t, version, `${schema} ${more}`, { ...definition, sync })
-
-const differences = (m: BothSides): Promise<Record<string, unknown>[]> =>
-  m.differences('SELECT id, name FROM users WHERE active', 'SELECT id, full_name FROM people')
-
-const person = (m: BothSides, id: number): Promise<unknown> => m.value('SELECT full_name FROM people WHERE id = $1', [id])
-
-/** A lane's chunk over the whole table that has read its rows and stands still; `finish` lets it write and commit. */
-async function openChunk(m: BothSides): Promise<{ finish(): Promise<void> }> {
-  const keeper = await shutGate(m)
-  const waiting = await m.open({ 'test.waits': 'yes' }, 'chunk')
-  await planRanges(m.place, [m.forward], 'backfill', 1)
-  const state = await claimRange(m.place, m.forward)
-  const chunk = copyChunk(waiting, m.forward, state, 500, never)
-  chunk.catch(() => undefined)
-  await standsStill(m, 'chunk')
-  return {
-    finish: async () => {
-      await keeper.query('SELECT pg_advisory_unlock(4711)')
-      await chunk
-    },
-  }
-}
-
-async function shutGate(m: BothSides): Promise<Session> {
-  const keeper = await m.session('keeper')
-  await keeper.query('SELECT pg_advisory_lock(4711)')
-  return keeper
-}
-
-async function standsStill(m: BothSides, application: string): Promise<void> {
-  const asleep = `SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND wait_event = 'PgSleep'`
-  await eventually(() => m.value(asleep, [application]), { what: `${application} to stand still`, intervalMs: 3, timeoutMs: 3000 })
-}
-
-const kinds = async (m: BothSides): Promise<string[]> => (await m.log()).map(({ kind, key, waits }) => `${kind}${key}${waits ? ' waits' : ''}`)
-
-/** A change of the source that nothing carries over: what an outage or a disabled trigger leaves behind. */
-const uncaptured = (m: BothSides, change: string): Promise<unknown> => m.sql(`BEGIN; SET LOCAL crossfade.applying = 'm'; ${change}; COMMIT`)
-
-/** Milliseconds that `work` took. */
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const startedAt = performance.now()
-  await work()
-  return performance.now() - startedAt
-}
 
 describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
   describe('with a chunk between its reading and its commit', () => {
@@ -194,8 +127,12 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
         await mayCommit
       })
       await written
-      expect(await timed(() => m.sql(`UPDATE users SET name = 'new' WHERE id = 1`))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
-      expect(await timed(() => m.sql('DELETE FROM users WHERE id = 2'))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
+      expect(await timed(() => m.sql(`UPDATE users SET name = 'new' WHERE id = 1`))).toBeLessThan(
+        m.migration.sync.maxWaitMs + 100,
+      )
+      expect(await timed(() => m.sql('DELETE FROM users WHERE id = 2'))).toBeLessThan(
+        m.migration.sync.maxWaitMs + 100,
+      )
       expect(await kinds(m)).toEqual(['c1', 'c2'])
       commit()
       await chunk
@@ -232,7 +169,9 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
       await m.sql(`UPDATE people SET full_name = 'stale' WHERE id = 1`)
       await logKey(m, copyOf(1))
       const applier = await openApplier(m, 'applier')
-      expect(await timed(() => m.sql(`UPDATE users SET name = 'new' WHERE id = 1`))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
+      expect(await timed(() => m.sql(`UPDATE users SET name = 'new' WHERE id = 1`))).toBeLessThan(
+        m.migration.sync.maxWaitMs + 100,
+      )
       await applier.finish()
       await m.drain()
       expect(await differences(m)).toEqual([])
@@ -285,9 +224,13 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
       const application = await m.session()
       await m.database.transaction(
         async (tx) => {
-          expect(await copy.copyKeys(tx, m.place.scope, m.forward, toKeys(1), 'skip')).toMatchObject({ gone: [['1']] })
+          expect(await copy.copyKeys(tx, m.place.scope, m.forward, toKeys(1), 'skip')).toMatchObject({
+            gone: [['1']],
+          })
           // The target row is deleted and not yet committed.
-          expect(await timed(() => application.query(`INSERT INTO users VALUES (1, 'again')`))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
+          expect(await timed(() => application.query(`INSERT INTO users VALUES (1, 'again')`))).toBeLessThan(
+            m.migration.sync.maxWaitMs + 100,
+          )
         },
         { applying: 'm' },
       )
@@ -320,206 +263,20 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
       await m.sql('UPDATE users SET active = false WHERE id = 1')
       await applier.finish()
       await m.drain()
-      expect(await differences(m).then((rows) => rows.filter((row) => String(row['row']).startsWith('(1,')))).toEqual([])
-    })
-  })
-
-  describe('the application never pays', () => {
-    test('for a lock that somebody holds on the new side', async (t) => {
-      const m = await prepare(t, version)
-      await m.backfill()
-      const reader = await m.session('reader')
-      await reader.query('BEGIN')
-      await reader.query('SELECT FROM people WHERE id = 1 FOR UPDATE')
-      expect(await timed(() => m.sql(`UPDATE users SET name = 'new' WHERE id = 1`))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
-      expect(await timed(() => m.sql('DELETE FROM users WHERE id = 1'))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
-      expect(await kinds(m)).toEqual(['c1', 'c1'])
-      expect(await m.value('SELECT count(*)::int FROM users')).toBe(4)
-      await reader.query('COMMIT')
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('for a table lock on the new side', async (t) => {
-      const m = await prepare(t, version)
-      await m.backfill()
-      const other = await m.session('other')
-      await other.query('BEGIN')
-      await other.query('LOCK TABLE people IN ACCESS EXCLUSIVE MODE')
-      expect(await timed(() => m.sql(`UPDATE users SET name = 'new'`))).toBeLessThan(m.migration.sync.maxWaitMs + 100)
-      await other.query('COMMIT')
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('for a new side that is gone', async (t) => {
-      const m = await prepare(t, version)
-      await m.backfill()
-      await m.sql('DROP TABLE people')
-      await m.sql(`UPDATE users SET name = 'new' WHERE id = 1; DELETE FROM users WHERE id = 2; INSERT INTO users VALUES (9, 'nine')`)
-      expect(await kinds(m)).toEqual(['c1', 'c2', 'c9'])
-    })
-
-    test('for a constraint of the new side, also a deferred one', async (t) => {
-      const m = await prepare(
-        t,
-        version,
-        `CREATE TABLE known (name text PRIMARY KEY); INSERT INTO known SELECT 'old ' || i FROM generate_series(1, 5) i;
-         ALTER TABLE people ADD CONSTRAINT short CHECK (length(full_name) < 20), ADD CONSTRAINT is_known FOREIGN KEY (full_name) REFERENCES known DEFERRABLE INITIALLY DEFERRED`,
-      )
-      await m.backfill()
-      await m.sql(`UPDATE users SET name = repeat('x', 30) WHERE id = 1`)
-      const application = await m.session()
-      await application.query('BEGIN')
-      await application.query(`UPDATE users SET name = 'unknown' WHERE id = 2`)
-      await application.query('COMMIT')
-      expect(await kinds(m)).toEqual(['c1', 'c2'])
-      expect(await m.value('SELECT count(*)::int FROM users WHERE id IN (1, 2) AND name NOT LIKE $1', ['old%'])).toBe(2)
-      await applyRound(m.place, m.forward)
-      const state = await m.database.transaction((tx) => m.database.dialect.changeLog.state(tx, m.place.scope, m.forward))
-      expect(state).toMatchObject({ pending: 2, stuck: expect.any(Number) as number })
-      expect((await m.log()).find((entry) => entry.key === '1')?.reason).toBe('SQLSTATE 23514, constraint short')
-      // A later change that the other side takes brings the row over and settles the old entry.
-      await m.sql(`INSERT INTO known VALUES ('unknown'); UPDATE users SET name = 'old 1' WHERE id = 1`)
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('for a unique value that another row still holds on the new side', async (t) => {
-      const m = await prepare(t, version, 'ALTER TABLE people ADD CONSTRAINT one_name UNIQUE (full_name)')
-      await m.backfill()
-      const other = await m.session('other')
-      // Swapped in two statements of which the first clashes on the other side.
-      await uncaptured(m, `UPDATE users SET name = 'free' WHERE id = 1`)
-      await other.query(`UPDATE users SET name = 'old 1' WHERE id = 2`)
-      expect(await kinds(m)).toEqual(['c2'])
-      expect(await m.value('SELECT name FROM users WHERE id = 2')).toBe('old 1')
-      await applyRound(m.place, m.forward)
-      expect((await m.log())[0]?.reason).toBe('SQLSTATE 23505, constraint one_name')
-      await other.query(`UPDATE users SET name = 'free' WHERE id = 1`)
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('for what autovacuum does to the change log', async (t) => {
-      const m = await prepare(t, version)
-      // VACUUM cuts a table's empty end off under ACCESS EXCLUSIVE: a trigger that must leave a key would wait, and fail.
-      expect(await m.value(`SELECT reloptions @> '{vacuum_truncate=false}' FROM pg_class WHERE relname = 'changes_f1'`)).toBe(true)
-    })
-
-    test('for the end of our schema', async (t) => {
-      const m = await prepare(t, version)
-      const application = await m.session()
-      await application.query('BEGIN')
-      await application.query(`UPDATE users SET name = 'new' WHERE id = 1`)
-      const drop = m.database.dialect.ddl.dropScope(m.database, m.place.scope, { lockTimeoutMs: 10_000 })
-      drop.catch(() => undefined)
-      await eventually(() => m.value(`SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass`))
-      await application.query(`UPDATE users SET name = 'newer' WHERE id = 1`)
-      await application.query('COMMIT')
-      await drop
-      await m.sql(`UPDATE users SET name = 'last' WHERE id = 1`)
-      expect(await m.value(`SELECT count(*)::int FROM pg_namespace WHERE nspname = '_crossfade_m'`)).toBe(0)
-    })
-  })
-
-  describe('every way to write is captured', () => {
-    const ways: { name: string; write: (m: BothSides) => Promise<unknown> }[] = [
-      { name: 'TRUNCATE', write: (m) => m.sql('TRUNCATE users') },
-      { name: 'TRUNCATE and new rows', write: (m) => m.sql(`BEGIN; TRUNCATE users; INSERT INTO users VALUES (3, 'three'), (9, 'nine'); COMMIT`) },
-      { name: 'INSERT … ON CONFLICT DO UPDATE', write: (m) => m.sql(`INSERT INTO users VALUES (1, 'one'), (9, 'nine') ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name`) },
-      {
-        name: 'MERGE',
-        write: (m) =>
-          m.sql(
-            `MERGE INTO users u USING (VALUES (1, 'one'), (2, NULL), (9, 'nine')) AS v(id, name) ON u.id = v.id WHEN MATCHED AND v.name IS NULL THEN DELETE
-             WHEN MATCHED THEN UPDATE SET name = v.name WHEN NOT MATCHED THEN INSERT (id, name) VALUES (v.id, v.name)`,
-          ),
-      },
-      { name: 'COPY', write: (m) => m.sql(`COPY users (id, name) FROM PROGRAM 'printf "8\\\\teight\\\\n9\\\\tnine\\\\n"'`) },
-      { name: 'a statement of more rows than are written at once', write: (m) => m.sql(`INSERT INTO users SELECT i, 'many ' || i FROM generate_series(10, 400) i; UPDATE users SET name = name || '!'`) },
-      { name: 'a change of keys in a chain', write: (m) => m.sql('UPDATE users SET id = id + 100; UPDATE users SET id = id - 99') },
-      { name: 'a data-modifying WITH', write: (m) => m.sql(`WITH gone AS (DELETE FROM users WHERE id < 3 RETURNING *) INSERT INTO users SELECT id + 20, name FROM gone`) },
-      {
-        name: 'a row trigger of the user that changes the row, and one that changes others',
-        write: (m) =>
-          m.sql(
-            `CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := upper(NEW.name); RETURN NEW; END $$;
-             CREATE TRIGGER a_before BEFORE INSERT OR UPDATE ON users FOR EACH ROW EXECUTE FUNCTION loud();
-             CREATE FUNCTION cascade() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE users SET name = 'touched' WHERE id = NEW.id + 1 AND pg_trigger_depth() < 3; DELETE FROM users WHERE id = NEW.id + 2; RETURN NULL; END $$;
-             CREATE TRIGGER z_after AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION cascade();
-             UPDATE users SET name = 'quiet' WHERE id = 1; INSERT INTO users VALUES (9, 'nine')`,
-          ),
-      },
-      {
-        name: 'a cascade from another table',
-        write: (m) =>
-          m.sql(
-            `CREATE TABLE tenants (id int PRIMARY KEY); INSERT INTO tenants VALUES (1), (2); ALTER TABLE users ADD tenant int REFERENCES tenants ON DELETE CASCADE;
-             UPDATE users SET tenant = 1 + id % 2; DELETE FROM tenants WHERE id = 1`,
-          ),
-      },
-      { name: 'a session with session_replication_role = replica', write: (m) => m.sql(`SET session_replication_role = replica; UPDATE users SET name = 'replicated' WHERE id = 1; DELETE FROM users WHERE id = 2; RESET session_replication_role`) },
-      { name: 'a repeatable read transaction', write: (m) => m.sql(`BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE users SET name = 'new' WHERE id = 1; DELETE FROM users WHERE id = 2; INSERT INTO users VALUES (9, 'nine'); COMMIT`) },
-      { name: 'a serializable transaction', write: (m) => m.sql(`BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE users SET name = 'new' WHERE id = 1; DELETE FROM users WHERE id = 2; INSERT INTO users VALUES (9, 'nine'); COMMIT`) },
-      {
-        name: 'savepoints that are rolled back',
-        write: (m) => m.sql(`BEGIN; UPDATE users SET name = 'kept' WHERE id = 1; SAVEPOINT s; UPDATE users SET name = 'lost' WHERE id IN (1, 2); DELETE FROM users WHERE id = 3; ROLLBACK TO s; INSERT INTO users VALUES (9, 'nine'); COMMIT`),
-      },
-      { name: 'another search path, time zone and string syntax', write: (m) => m.sql(`SET search_path = pg_catalog; SET TimeZone = 'Asia/Tokyo'; SET standard_conforming_strings = off; UPDATE public.users SET name = 'far' WHERE id = 1; RESET ALL`) },
-    ]
-    for (const { name, write } of ways)
-      test(`${name} reaches the other side`, async (t) => {
-        const m = await prepare(t, version)
-        await m.backfill()
-        await write(m)
-        await m.drain()
-        expect(await differences(m)).toEqual([])
-        expect(await m.value('SELECT count(*)::int FROM people')).toBe(await m.value('SELECT count(*)::int FROM users WHERE active'))
-      })
-
-    test('a large statement and a serializable one only leave their keys', async (t) => {
-      const m = await prepare(t, version, '', { inlineRows: 3 })
-      await m.backfill()
-      await m.sql(`UPDATE users SET name = 'few' WHERE id <= 3`)
-      expect(await kinds(m)).toEqual([])
-      await m.sql(`UPDATE users SET name = 'many' WHERE id <= 4`)
-      expect((await kinds(m)).sort()).toEqual(['c1', 'c2', 'c3', 'c4'])
-      await m.drain()
-      await m.sql(`BEGIN ISOLATION LEVEL SERIALIZABLE; UPDATE users SET name = 'serial' WHERE id = 1; COMMIT`)
-      expect(await kinds(m)).toEqual(['c1'])
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('in a repeatable read transaction, also what the other side did after its snapshot', async (t) => {
-      const m = await prepare(t, version)
-      const application = await m.session()
-      await application.query('BEGIN ISOLATION LEVEL REPEATABLE READ')
-      await application.query('SELECT FROM users')
-      await m.backfill()
-      // The target rows came after this snapshot and cannot be seen in it.
-      await application.query(`UPDATE users SET name = 'new' WHERE id = 1`)
-      await application.query('DELETE FROM users WHERE id = 2')
-      await application.query('COMMIT')
-      expect((await kinds(m)).sort()).toEqual(['c1', 'c2'])
-      await m.drain()
-      expect(await differences(m)).toEqual([])
-    })
-
-    test('a truncation waits in the log like any other key, and a row in it is no mismatch', async (t) => {
-      const m = await prepare(t, version)
-      await m.backfill()
-      await m.sql('TRUNCATE users')
-      expect(await m.log()).toMatchObject([{ kind: 't' }])
-      const pending = await m.database.transaction((tx) => m.database.dialect.changeLog.pendingKeys(tx, m.place.scope, m.forward, toKeys(1, 99)))
-      expect(pending).toEqual(toKeys(1, 99))
+      expect(
+        await differences(m).then((rows) => rows.filter((row) => String(row['row']).startsWith('(1,'))),
+      ).toEqual([])
     })
   })
 
   describe('appliers', () => {
     test('two on one log share its keys, each copied once', async (t) => {
-      const m = await prepare(t, version, `INSERT INTO users SELECT i, 'u' || i FROM generate_series(6, 3000) i`, { inlineRows: 0 })
+      const m = await prepare(
+        t,
+        version,
+        `INSERT INTO users SELECT i, 'u' || i FROM generate_series(6, 3000) i`,
+        { inlineRows: 0 },
+      )
       await m.backfill()
       await m.sql(`UPDATE users SET name = name || '!'; DELETE FROM users WHERE id % 10 = 0`)
       const other = await m.open({})
@@ -530,7 +287,12 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
     })
 
     test('one that is killed in the middle loses nothing', async (t) => {
-      const m = await prepare(t, version, `INSERT INTO users SELECT i, 'u' || i FROM generate_series(6, 150) i`, { inlineRows: 0 })
+      const m = await prepare(
+        t,
+        version,
+        `INSERT INTO users SELECT i, 'u' || i FROM generate_series(6, 150) i`,
+        { inlineRows: 0 },
+      )
       await m.backfill()
       await m.sql(`UPDATE users SET name = name || '!'`)
       await m.sql('DELETE FROM people WHERE id > 100')
@@ -548,89 +310,17 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
     })
 
     test('one refused key does not keep the others of its batch', async (t) => {
-      const m = await prepare(t, version, `ALTER TABLE people ADD CONSTRAINT no_x CHECK (full_name <> 'x')`, { inlineRows: 0 })
+      const m = await prepare(t, version, `ALTER TABLE people ADD CONSTRAINT no_x CHECK (full_name <> 'x')`, {
+        inlineRows: 0,
+      })
       await m.backfill()
       await m.sql(`UPDATE users SET name = CASE id WHEN 3 THEN 'x' ELSE 'y' END`)
       const round = await applyRound(m.place, m.forward)
       expect(round).toEqual({ settled: 4, refused: 1 })
-      expect(await m.log()).toEqual([{ kind: 'c', key: '3', attempts: 1, waits: false, reason: 'SQLSTATE 23514, constraint no_x' }])
+      expect(await m.log()).toEqual([
+        { kind: 'c', key: '3', attempts: 1, waits: false, reason: 'SQLSTATE 23514, constraint no_x' },
+      ])
       expect(await m.value(`SELECT count(*)::int FROM people WHERE full_name = 'y'`)).toBe(4)
-    })
-  })
-
-  test('both directions at once do not send a change round', async (t) => {
-    const m = await prepare(t, version)
-    await m.backfill()
-    const { triggers } = m.database.dialect
-    await m.database.transaction((tx) => triggers.install(tx, m.place.scope, m.reverse, 'copy', m.migration.sync))
-    await m.sql(`UPDATE users SET name = 'from old' WHERE id = 1; INSERT INTO users VALUES (8, 'eight')`)
-    await m.sql(`UPDATE people SET full_name = 'from new' WHERE id = 2; INSERT INTO people VALUES (9, 'nine'); DELETE FROM people WHERE id = 3`)
-    expect(await differences(m)).toEqual([])
-    expect(await kinds(m)).toEqual([])
-    expect(await m.log(m.reverse)).toMatchObject([{ kind: 'c', key: '3' }])
-    await m.drain(m.reverse)
-    await m.drain()
-    expect(await differences(m)).toEqual([])
-    expect(await m.sql('SELECT id, name FROM users WHERE id IN (1, 2, 3, 8, 9) ORDER BY id')).toEqual([
-      { id: '1', name: 'from old' },
-      { id: '2', name: 'from new' },
-      { id: '8', name: 'eight' },
-      { id: '9', name: 'nine' },
-    ])
-  })
-
-  describe('the way back of a split', () => {
-    const split = (t: TestContext): Promise<BothSides> =>
-      withBothSides(
-        t,
-        version,
-        `CREATE TABLE users (id int PRIMARY KEY, name text, city text); CREATE TABLE people (id int PRIMARY KEY, name text); CREATE TABLE addresses (person int PRIMARY KEY, city text);
-         INSERT INTO users SELECT i, 'n' || i, 'c' || i FROM generate_series(1, 5) i`,
-        {
-          mappings: [
-            { source: 'users', target: 'people', key: { id: 'id' }, columns: { name: true }, reverse: { columns: { name: true } } },
-            { source: 'users', target: 'addresses', key: { id: 'person' }, columns: { city: true }, reverse: { columns: { city: true } } },
-          ],
-        },
-      )
-    const turn = async (m: BothSides): Promise<void> => {
-      await m.backfill()
-      const { triggers } = m.database.dialect
-      await m.database.transaction(async (tx) => {
-        await triggers.remove(tx, m.place.scope, m.forward)
-        await triggers.install(tx, m.place.scope, m.reverse, 'copy', m.migration.sync)
-      })
-    }
-    const both = (m: BothSides): Promise<Record<string, unknown>[]> =>
-      m.differences('SELECT p.id, p.name, a.city FROM people p LEFT JOIN addresses a ON a.person = p.id', 'SELECT id, name, city FROM users')
-
-    test('joins the parts again, whichever of them changes', async (t) => {
-      const m = await split(t)
-      await turn(m)
-      await m.sql(`UPDATE people SET name = 'new' WHERE id = 1; UPDATE addresses SET city = 'new' WHERE person = 1; DELETE FROM addresses WHERE person = 2; DELETE FROM people WHERE id = 3`)
-      await m.sql(`INSERT INTO people VALUES (6, 'six'); INSERT INTO addresses VALUES (6, 'c6'), (7, 'nobody')`)
-      // Fresh at once, and once more by the applier.
-      expect(await both(m)).toEqual([])
-      await m.drain(m.reverse)
-      expect(await both(m)).toEqual([])
-    })
-
-    test('two writers that hold one part each lose neither', async (t) => {
-      const m = await split(t)
-      await turn(m)
-      const [one, two] = [await m.session('one'), await m.session('two')]
-      await one.query('BEGIN')
-      await two.query('BEGIN')
-      await one.query(`UPDATE people SET name = 'new' WHERE id = 1`)
-      await two.query(`UPDATE addresses SET city = 'new' WHERE person = 1`)
-      await one.query(`INSERT INTO people VALUES (6, 'six')`)
-      await two.query(`INSERT INTO addresses VALUES (6, 'c6')`)
-      await two.query('COMMIT')
-      // Looked at while the other is still open: the person is not there yet.
-      await applyRound(m.place, m.reverse)
-      await one.query('COMMIT')
-      await m.drain(m.reverse)
-      expect(await both(m)).toEqual([])
     })
   })
 
@@ -640,7 +330,9 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
     const zombie = await claimRange(m.place, m.forward)
     const live = await claimRange(m.place, m.forward)
     expect(live).toMatchObject({ id: zombie.id, fence: zombie.fence + 1 })
-    await expect(copyChunk(m.place, m.forward, zombie, 10, never)).rejects.toMatchObject({ code: 'BACKFILL.FENCED' })
+    await expect(copyChunk(m.place, m.forward, zombie, 10, never)).rejects.toMatchObject({
+      code: 'BACKFILL.FENCED',
+    })
     expect(await m.value('SELECT count(*)::int FROM people')).toBe(0)
     await copyChunk(m.place, m.forward, live, 10, never)
     expect(await differences(m)).toEqual([])
@@ -650,8 +342,15 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
     const m = await prepare(t, version)
     const chunk = await openChunk(m)
     const { ranges } = m.database.dialect
-    const next = m.database.transaction((tx) => ranges.claim(tx, m.place.scope, m.forward.id, 'backfill', 0), { lockTimeoutMs: 10_000 })
-    await eventually(() => m.value(`SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE "_crossfade_m"."ranges"%' AND wait_event_type = 'Lock'`))
+    const next = m.database.transaction(
+      (tx) => ranges.claim(tx, m.place.scope, m.forward.id, 'backfill', 0),
+      { lockTimeoutMs: 10_000 },
+    )
+    await eventually(() =>
+      m.value(
+        `SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'UPDATE "_crossfade_m"."ranges"%' AND wait_event_type = 'Lock'`,
+      ),
+    )
     await chunk.finish()
     // The chunk was the range's last one.
     expect(await next).toBeUndefined()
@@ -670,9 +369,17 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
     await m.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doomed'`)
     await expect(chunk).rejects.toThrow()
     await keeper.query('SELECT pg_advisory_unlock(4711)')
-    const again: { rows: number; written: number; done: boolean } = await copyChunk(m.place, m.forward, await claimRange(m.place, m.forward), 10, never)
+    const again: { rows: number; written: number; done: boolean } = await copyChunk(
+      m.place,
+      m.forward,
+      await claimRange(m.place, m.forward),
+      10,
+      never,
+    )
     expect(again).toMatchObject({ rows: 5, written: 5, done: true })
-    expect(await m.sql('SELECT rows_done, rows_written FROM _crossfade_m.ranges')).toEqual([{ rows_done: '5', rows_written: '5' }])
+    expect(await m.sql('SELECT rows_done, rows_written FROM _crossfade_m.ranges')).toEqual([
+      { rows_done: '5', rows_written: '5' },
+    ])
   })
 
   test('a chunk that meets a clash on the target goes on with what is free, and leaves the row that somebody holds', async (t) => {
