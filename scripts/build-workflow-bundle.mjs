@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 
 const workflows = fileURLToPath(new URL('../dist/workflows/index.js', import.meta.url))
+const payloadConverter = fileURLToPath(new URL('../dist/workflows/payload-converter.js', import.meta.url))
 const target = fileURLToPath(new URL('../dist/workflow-bundle.js', import.meta.url))
 
 if (!existsSync(workflows)) {
@@ -18,6 +19,7 @@ const { bundleWorkflowCode } = await import('@temporalio/worker')
 const quiet = () => {}
 const { code } = await bundleWorkflowCode({
   workflowsPath: workflows,
+  payloadConverterPath: payloadConverter,
   logger: {
     log: quiet,
     trace: quiet,

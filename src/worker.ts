@@ -114,8 +114,11 @@ async function workflowBundle(
 /** Bundles the workflow's code from where this file is: sources in development, `dist` when installed. */
 export async function bundleWorkflows(log?: Pino): Promise<WorkflowBundle> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
+  const pathOf = (name: string): string =>
+    fileURLToPath(new URL(`./workflows/${name}.${extension}`, import.meta.url))
   return bundleWorkflowCode({
-    workflowsPath: fileURLToPath(new URL(`./workflows/index.${extension}`, import.meta.url)),
+    workflowsPath: pathOf('index'),
+    payloadConverterPath: pathOf('payload-converter'),
     logger: toTemporalLogger(log ?? pino({ level: 'silent' })),
   })
 }

@@ -126,7 +126,8 @@ async function bundleWorkflows(): Promise<string | null> {
   const { bundleWorkflowCode } = await import('@temporalio/worker')
   const quiet = (): void => undefined
   const logger = { log: quiet, trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet }
-  const { code } = await bundleWorkflowCode({ workflowsPath, logger })
+  const payloadConverterPath = join(root, 'src', 'workflows', 'payload-converter.ts')
+  const { code } = await bundleWorkflowCode({ workflowsPath, payloadConverterPath, logger })
   const folder = join(cacheFolder(), 'test-bundles')
   const file = join(folder, `${createHash('sha256').update(code).digest('hex').slice(0, 16)}.js`)
   if (!existsSync(file)) {
