@@ -1,0 +1,244 @@
+import { randomUUID } from 'node:crypto'
+import { afterEach, beforeEach, inject } from 'vitest'
+import { DefaultLogger, Runtime, Worker } from '@temporalio/worker'
+import { TestWorkflowEnvironment } from '@temporalio/testing'
+import { TypedSearchAttributes } from '@temporalio/common'
+import type { WorkflowHandle } from '@temporalio/client'
+import type { AuditEntry, PlanSummary, StatusView } from '../../src/core/state.ts'
+import {
+  fingerprint,
+  resolveMigration,
+  type DefinitionInput,
+  type Migration,
+} from '../../src/definition/index.ts'
+import * as messages from '../../src/workflows/messages.ts'
+import type { MigrationInput, MigrationResult } from '../../src/workflows/migration.ts'
+import {
+  crossfadeDatabase,
+  crossfadePhase,
+  crossfadeWaitingFor,
+  searchAttributeNames,
+} from '../../src/workflows/search-attributes.ts'
+import { createFakeActivities, createWorld, type World } from './fake-activities.ts'
+import { required } from './migration.ts'
+import { eventually } from './wait.ts'
+
+export type MessageName = 'approve' | 'abort' | 'pause' | 'resume' | 'configure'
+
+/** A migration that runs on the time-skipping server. Its clock stands still unless `skip` or `result` lets it go. */
+export interface Life {
+  readonly name: string
+  readonly migration: Migration
+  readonly world: World
+  readonly handle: WorkflowHandle<(input: MigrationInput) => Promise<MigrationResult>>
+  status(): Promise<StatusView>
+  plan(): Promise<PlanSummary | undefined>
+  audit(): Promise<AuditEntry[]>
+  /** All lines of the audit in one text. */
+  story(): Promise<string>
+  /** The Markdown that the UI shows as Current Details. */
+  details(): Promise<string>
+  signal(name: string, ...payload: unknown[]): Promise<void>
+  update(name: MessageName, payload: unknown): Promise<string>
+  approve(gate: string): Promise<string>
+  /** Waits in real time until the status says so. */
+  until(what: string, isSo: (status: StatusView) => boolean | Promise<boolean>): Promise<StatusView>
+  /** Until it waits for the approval of this gate; time does not pass. */
+  atGate(gate: string): Promise<StatusView>
+  skip(ms: number): Promise<void>
+  /** Lets time pass until the end. */
+  result(): Promise<MigrationResult>
+  /** Every run of this migration, the newest first. */
+  histories(): Promise<{ runId: string; events: number; status: string }[]>
+}
+
+export interface WorkflowEnvironment {
+  readonly environment: TestWorkflowEnvironment
+  readonly taskQueue: string
+  start(definition?: Partial<DefinitionInput>, options?: StartOptions): Promise<Life>
+}
+
+interface StartOptions {
+  readonly continueAfterEvents?: number
+  /** Sets up what happens before the first activity. */
+  readonly world?: (world: World) => void
+}
+
+export const second = 1000
+export const minute = 60 * second
+export const hour = 60 * minute
+export const day = 24 * hour
+
+export const definition: Omit<DefinitionInput, 'name'> = {
+  kind: 'table',
+  mappings: [
+    {
+      source: 'users',
+      target: 'people',
+      key: { id: 'id' },
+      columns: { full_name: "first || ' ' || last" },
+      reverse: { columns: { first: "split_part(full_name, ' ', 1)", last: "split_part(full_name, ' ', 2)" } },
+    },
+  ],
+}
+
+export const withoutApproval = { safety: { requireApproval: false } }
+
+let isInstalled = false
+
+function installRuntime(): void {
+  if (isInstalled) return
+  isInstalled = true
+  Runtime.install({
+    // A slice that is put off would be a warning each time.
+    logger: new DefaultLogger('ERROR'),
+    telemetryOptions: { logging: { filter: { core: 'ERROR', other: 'ERROR' } } },
+  })
+}
+
+/**
+ * A server and a worker for each test of the file: call it on top. They start in half a second, and a shared server's clock would
+ * stand still for good after a test that ended in the middle of an activity.
+ */
+export function workflowEnvironment(): WorkflowEnvironment {
+  const taskQueue = 'test'
+  const worlds = new Map<string, World>()
+  let environment: TestWorkflowEnvironment | undefined
+  let worker: Worker | undefined
+  let running: Promise<void> | undefined
+
+  beforeEach(async () => {
+    installRuntime()
+    const path = required(inject('temporalTestServer'), 'the time-skipping test server')
+    environment = await TestWorkflowEnvironment.createTimeSkipping({
+      server: { executable: { type: 'existing-path', path } },
+    })
+    const keyword = 2 // INDEXED_VALUE_TYPE_KEYWORD
+    await environment.connection.operatorService.addSearchAttributes({
+      namespace: 'default',
+      searchAttributes: Object.fromEntries(searchAttributeNames.map((name) => [name, keyword])),
+    })
+    worker = await Worker.create({
+      connection: environment.nativeConnection,
+      taskQueue,
+      workflowBundle: { codePath: required(inject('workflowBundlePath'), 'the workflow bundle') },
+      activities: createFakeActivities((name) => {
+        const world = worlds.get(name)
+        if (!world) throw new Error(`There is no world for ${name}.`)
+        return world
+      }),
+      maxHeartbeatThrottleInterval: '50ms',
+      stickyQueueScheduleToStartTimeout: '2s',
+      shutdownGraceTime: 0,
+      shutdownForceTime: '2s',
+    })
+    running = worker.run()
+  })
+
+  afterEach(async () => {
+    if (worker?.getState() === 'RUNNING') worker.shutdown()
+    await running?.catch(() => undefined)
+    await environment?.teardown()
+    worker = environment = running = undefined
+    worlds.clear()
+  })
+
+  const current = (): TestWorkflowEnvironment => {
+    if (!environment) throw new Error('The environment is made before the first test: use it within a test.')
+    return environment
+  }
+  return {
+    taskQueue,
+    get environment() {
+      return current()
+    },
+    async start(overrides = {}, { continueAfterEvents, world: setUp } = {}) {
+      const migration = resolveMigration({
+        ...definition,
+        name: `m-${randomUUID().slice(0, 8)}`,
+        ...overrides,
+      })
+      const world = createWorld()
+      setUp?.(world)
+      worlds.set(migration.name, world)
+      const input: MigrationInput = {
+        migration,
+        fingerprint: fingerprint(migration),
+        ...(continueAfterEvents === undefined ? {} : { continueAfterEvents }),
+      }
+      await current().client.workflow.start(messages.workflowType, {
+        workflowId: messages.workflowIdOf(migration.name),
+        taskQueue,
+        args: [input],
+        typedSearchAttributes: new TypedSearchAttributes([
+          { key: crossfadePhase, value: 'expand' },
+          { key: crossfadeWaitingFor, value: 'nothing' },
+          { key: crossfadeDatabase, value: migration.database },
+        ]),
+        memo: { fingerprint: input.fingerprint },
+      })
+      return liveWith(current(), migration, world)
+    },
+  }
+}
+
+function liveWith(environment: TestWorkflowEnvironment, migration: Migration, world: World): Life {
+  const workflowId = messages.workflowIdOf(migration.name)
+  const { workflow } = environment.client
+  const handle = workflow.getHandle<(input: MigrationInput) => Promise<MigrationResult>>(workflowId)
+  const life: Life = {
+    name: migration.name,
+    migration,
+    world,
+    handle,
+    status: () => handle.query(messages.status),
+    plan: () => handle.query(messages.plan),
+    audit: () => handle.query(messages.audit),
+    story: async () =>
+      (await life.audit()).map(({ what, by }) => `${what}${by === undefined ? '' : ` (${by})`}`).join('\n'),
+    async details() {
+      const metadata = await handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata')
+      return metadata.currentDetails ?? ''
+    },
+    signal: (name, ...payload) => handle.signal(name, ...payload),
+    update: (name, payload) => handle.executeUpdate<string, [unknown]>(name, { args: [payload] }),
+    approve: async (gate) => {
+      const { token } = await life.status()
+      return life.update('approve', {
+        gate,
+        by: 'Ann',
+        ...(gate === 'expand' || gate === 'contract' ? { token } : {}),
+      })
+    },
+    until: (what, isSo) =>
+      eventually(
+        async () => {
+          const status = await life.status()
+          return (await isSo(status)) && status
+        },
+        { what, timeoutMs: 20_000 },
+      ),
+    atGate: (gate) => life.until(`gate ${gate}`, ({ gate: open }) => open?.gate === gate),
+    skip: (ms) => environment.sleep(ms),
+    result: () => handle.result(),
+    async histories() {
+      const found: { runId: string; events: number; status: string }[] = []
+      let runId: string | undefined = (await handle.describe()).runId
+      while (runId !== undefined) {
+        const { events, status, before } = await look(workflow.getHandle(workflowId, runId))
+        found.push({ runId, events, status })
+        runId = before
+      }
+      return found
+    },
+  }
+  return life
+}
+
+async function look(
+  run: WorkflowHandle,
+): Promise<{ events: number; status: string; before: string | undefined }> {
+  const events = (await run.fetchHistory()).events ?? []
+  const before = events[0]?.workflowExecutionStartedEventAttributes?.continuedExecutionRunId
+  return { events: events.length, status: (await run.describe()).status.name, before: before || undefined }
+}
