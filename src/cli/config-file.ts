@@ -99,10 +99,11 @@ async function readExport(path: string): Promise<unknown> {
     const jiti = createJiti(import.meta.url, {
       fsCache: false,
       moduleCache: false,
+      interopDefault: false,
       virtualModules: { 'crossfade-db': author },
     })
-    const module = await jiti.import<{ default?: unknown }>(path)
-    return module.default
+    const module = await jiti.import<Record<string, unknown>>(path)
+    return 'default' in module ? module['default'] : isCommonJs(module) ? module : undefined
   } catch (error) {
     if (isCrossfadeError(error)) throw error
     const reason = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, ' ').trim()
@@ -115,6 +116,9 @@ async function readExport(path: string): Promise<unknown> {
     })
   }
 }
+
+/** `module.exports = { … }` of CommonJS has no default: it is the definition itself. */
+const isCommonJs = (module: object): boolean => Array.isArray(module) || 'mappings' in module
 
 function notFound(file: ConfigFile | undefined, cwd: string): CrossfadeError {
   return new CrossfadeError({

@@ -34,7 +34,9 @@ export const dev: CommandSpec<DevOptions> = {
     context.streams.note('Looking for a Temporal server …')
     const temporal = await findOrStartTemporal(service.address, resolve(options.dir))
     try {
-      const worker = options.worker ? await startWorker({ ...options, address: temporal.address }) : undefined
+      const worker = options.worker
+        ? await startWorker(context, { ...options, address: temporal.address })
+        : undefined
       announce(context, temporal, {
         hasWorker: worker !== undefined,
         taskQueue: service.taskQueue.value,
@@ -53,12 +55,27 @@ export const dev: CommandSpec<DevOptions> = {
 }
 
 async function startWorker(
+  { streams }: Context,
   options: TemporalOptions,
 ): Promise<{ ended: Promise<void>; stop(): Promise<void> }> {
   const { createWorker } = await import('../../worker.ts')
-  const { pino, destination } = await import('pino')
+  const { pino } = await import('pino')
   const level = process.env['CROSSFADE_LOG_LEVEL'] ?? 'warn'
-  return createWorker({ ...toClientOptions(options), log: pino({ level }, destination(2)) })
+  const log = pino({ level }, { write: (line) => streams.note(readableLine(line)) })
+  return createWorker({ ...toClientOptions(options), log })
+}
+
+/** A line of the worker's log for people: `worker: Activity failed (plan, attempt 3): the reason`. */
+export function readableLine(line: string): string {
+  try {
+    const { msg, activityType, attempt, err } = JSON.parse(line) as Record<string, unknown> & {
+      err?: { message?: string }
+    }
+    const about = activityType === undefined ? '' : ` (${String(activityType)}, attempt ${String(attempt)})`
+    return `worker: ${String(msg)}${about}${err?.message === undefined ? '' : `: ${err.message}`}`
+  } catch {
+    return `worker: ${line.trimEnd()}`
+  }
 }
 
 function announce(
@@ -104,11 +121,13 @@ function announce(
 function firstSignal({ streams }: Context): Promise<void> {
   return new Promise((resolved) => {
     let count = 0
+    const alive = setInterval(() => undefined, 60_000) // nothing else keeps a process without a worker alive
     for (const signal of ['SIGINT', 'SIGTERM'] as const)
       process.on(signal, () => {
         count += 1
         if (count > 1) process.exit(signal === 'SIGINT' ? 130 : 143)
         streams.note('')
+        clearInterval(alive)
         resolved()
       })
   })

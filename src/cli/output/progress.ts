@@ -21,7 +21,8 @@ export function standing({ detail, execution, phase, waitingFor }: MigrationStat
   if (execution !== 'RUNNING')
     return phase === 'done' || phase === 'aborted' || phase === 'planned' ? phase : execution.toLowerCase()
   if (detail?.abort) return `${detail.phase} · going back: ${detail.activity}`
-  if (detail?.hold && !detail.paused && !detail.trouble) return `${detail.phase} · holding: ${detail.hold.label}`
+  if (detail?.hold && !detail.paused && !detail.trouble)
+    return `${detail.phase} · holding: ${detail.hold.label}`
   const waits = detail ? detail.waitingFor : waitingFor === 'nothing' ? undefined : waitingFor
   if (waits !== undefined) return `${phase} · waiting for ${waits}`
   return detail ? `${detail.phase} · ${detail.activity}` : phase
@@ -38,7 +39,9 @@ export function renderStatus(
     `${style('bold', name)} · ${standing(status)}`,
     renderLife(status, style),
     '',
-    ...renderFields(detail ? figures(detail, now) : recorded(status, now), (text) => style('dim', text)),
+    ...renderFields(detail ? [...figures(detail, now), ...ended(status)] : recorded(status, now), (text) =>
+      style('dim', text),
+    ),
     ...renderWaiting(status, style, isTerminal ? columns : Infinity),
   ]
 }
@@ -100,18 +103,22 @@ function figures(detail: StatusView, now: number): [string, string][] {
   return fields
 }
 
+function ended({ closedAt, startedAt }: MigrationStatus): [string, string][] {
+  if (closedAt === undefined) return []
+  const at = Date.parse(closedAt)
+  return [['Ended', `${formatInstant(at)} UTC, after ${formatDuration(at - Date.parse(startedAt))}`]]
+}
+
 /** What Temporal knows by itself when no worker answers. */
-function recorded(
-  { phase, database, startedAt, closedAt, historyEvents, activities }: MigrationStatus,
-  now: number,
-): [string, string][] {
+function recorded(status: MigrationStatus, now: number): [string, string][] {
+  const { phase, database, startedAt, historyEvents, activities } = status
   const instant = (iso: string): string =>
     `${formatInstant(Date.parse(iso))} UTC, ${ago(Date.parse(iso), now)}`
   return [
     ['Phase', phase],
     ['Database', database],
     ['Started', instant(startedAt)],
-    ...(closedAt === undefined ? [] : [['Ended', instant(closedAt)] as [string, string]]),
+    ...ended(status),
     ['History', `${formatCount(historyEvents)} events`],
     ...activities.map(({ type, attempt, failure }): [string, string] => [
       'Activity',
