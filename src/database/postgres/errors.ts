@@ -28,7 +28,7 @@ export const isUniqueViolation = (error: unknown): boolean => isPostgresError(er
 export const sqlState = (error: unknown): string | undefined =>
   isPostgresError(error) ? error.code : undefined
 
-const connectionStates = /^(08|57P0[123]|53300)/
+const connectionStates = /^(08|57P0[123]|53300|25P03)/ // 25P03: we stood still for too long, and were cut off
 const connectionCodes = new Set([
   'ECONNRESET',
   'ECONNREFUSED',

@@ -17,10 +17,18 @@ export const evaluationSettings: Readonly<Record<string, string>> = {
 /** Holds the migration's name while its own writes run, so that the triggers of its other direction do not send them back. */
 export const applyingSetting = 'crossfade.applying'
 
+/**
+ * A worker that stands still in the middle of a transaction (a paused machine, a debugger) keeps its connection and its locks, and
+ * the worker that takes over would wait for it without end. Longer than any pause of ours between two statements.
+ * https://www.postgresql.org/docs/18/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
+ */
+const longestStandstillMs = 10_000
+
 /** Transaction-local settings only: nothing is left in a pooled connection. */
 export function sessionSettings(options: TransactionOptions): string {
   const settings: Record<string, string> = {
     ...evaluationSettings,
+    idle_in_transaction_session_timeout: String(longestStandstillMs),
     lock_timeout: String(Math.ceil(options.lockTimeoutMs ?? 50)),
     ...(options.statementTimeoutMs === undefined
       ? {}
