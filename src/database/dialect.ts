@@ -212,7 +212,9 @@ export interface Dialect {
   }
   readonly catalog: {
     scope(migration: string): Scope
-    version(tx: Transaction): Promise<{ readonly text: string; readonly number: number }>
+    version(
+      tx: Transaction,
+    ): Promise<{ readonly text: string; readonly number: number; readonly deadlockTimeoutMs: number }>
     describeTable(tx: Transaction, table: TableName): Promise<TableDescription | undefined>
     /** Everything that can be compared before and after: one line per object of the user's schemas. */
     inventory(tx: Transaction): Promise<string[]>

@@ -118,11 +118,9 @@ const percent = z.number().min(0).max(100)
 
 export const definitionSchema = z.strictObject({
   $schema: z.string().optional(),
-  name: z
-    .string()
-    .regex(/^[a-z][a-z0-9_-]{0,39}$/, {
-      error: 'must be 1 to 40 of a–z, 0–9, - and _, starting with a letter',
-    }),
+  name: z.string().regex(/^[a-z][a-z0-9_-]{0,39}$/, {
+    error: 'must be 1 to 40 of a–z, 0–9, - and _, starting with a letter',
+  }),
   kind: z.literal('table'),
   database: z
     .string()
