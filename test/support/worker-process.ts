@@ -135,6 +135,14 @@ export class Fleet {
     this.#add()
   }
 
+  /** SIGTERM to one, and another in its place. */
+  async end(worker: WorkerProcess): Promise<{ readonly exitCode: number | null; readonly tookMs: number }> {
+    this.#workers = this.#workers.filter((other) => other !== worker)
+    const ended = worker.stop()
+    this.#add()
+    return ended
+  }
+
   #add(): void {
     const worker = startWorkerProcess(this.#t, this.#options)
     this.#workers = [...this.#workers, worker]
