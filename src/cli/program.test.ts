@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { CommanderError, type Command } from 'commander'
 import { describe, expect, test } from 'vitest'
-import { CrossfadeError } from '../errors/index.ts'
+import { type CrossfadeError } from '../errors/index.ts'
 import { commandDetails } from './command.ts'
 import { exitCodeOf, exitCodes } from './exit-codes.ts'
 import type { Streams } from './output/streams.ts'
