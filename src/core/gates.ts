@@ -21,7 +21,7 @@ export interface ParityLimits {
 const percentText = (ratio: number): string => `${(100 * ratio).toFixed(4)} %`
 
 /** The parity that a full comparison proves: exact, because nothing was left out. */
-export function fullParity({ full }: ParityEvidence): number {
+function fullParity({ full }: ParityEvidence): number {
   return observedParity(full) ?? 1
 }
 

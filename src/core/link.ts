@@ -45,8 +45,3 @@ export function formatTable(table: TableName): string {
 export function isSameTable(a: TableName, b: TableName): boolean {
   return a.schema === b.schema && a.name === b.name
 }
-
-/** The columns of the target that a link fills, in order, the key not among them. */
-export function linkColumns(link: Link): string[] {
-  return link.parts.flatMap((part) => part.columns.map((column) => column.to))
-}

@@ -111,9 +111,6 @@ const limits: Record<
   maxReplicationLagSec: { least: 0.001, most: 86_400, whole: false },
 }
 
-/** The live settings that are numbers, with the ranges that they may have. */
-export const liveNumbers: Readonly<Record<string, { readonly least: number; readonly most: number }>> = limits
-
 export function parseConfigure(payload: unknown): Parsed<ConfigureRequest> {
   const known = [...Object.keys(limits), 'profile']
   const parsed = fields(payload, ['by', ...known])

@@ -9,11 +9,6 @@ export type Side = 'old' | 'new'
 /** How a migration stands, seen from outside. */
 export type Outcome = 'running' | 'done' | 'planned' | 'aborted' | 'failed'
 
-/** The phase after `phase`, or undefined after the last. */
-export function phaseAfter(phase: Phase): Phase | undefined {
-  return phases[phases.indexOf(phase) + 1]
-}
-
 /** True where `phase` comes before `other`. */
 export function isBefore(phase: Phase, other: Phase): boolean {
   return phases.indexOf(phase) < phases.indexOf(other)

@@ -10,7 +10,7 @@ export interface DdlPatience {
   readonly attempts: number
 }
 
-export const defaultPatience: DdlPatience = { lockTimeoutMs: 200, pauseMs: 700, attempts: 120 }
+const defaultPatience: DdlPatience = { lockTimeoutMs: 200, pauseMs: 700, attempts: 120 }
 
 export interface StepOutcome {
   readonly id: string

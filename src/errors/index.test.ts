@@ -13,10 +13,18 @@ function sources(folder: string): string[] {
 }
 
 const codes = new Set(
-  sources(join(root, 'src')).flatMap((file) => [...readFileSync(file, 'utf8').matchAll(/code: '([A-Z]+\.[A-Z_]+)'/g)].map((match) => match[1] ?? '')),
+  sources(join(root, 'src')).flatMap((file) =>
+    [...readFileSync(file, 'utf8').matchAll(/code: '([A-Z]+\.[A-Z_]+)'/g)].map((match) => match[1] ?? ''),
+  ),
 )
 
-const sample = new CrossfadeError({ kind: 'refused', code: 'PLAN.DRIFT', message: 'what', mend: 'how', details: { table: 't' } })
+const sample = new CrossfadeError({
+  kind: 'refused',
+  code: 'PLAN.DRIFT',
+  message: 'what',
+  mend: 'how',
+  details: { table: 't' },
+})
 
 describe('errors', () => {
   test('every code that the sources raise is explained in docs/errors.md, and none is explained that nobody raises', () => {
@@ -28,14 +36,35 @@ describe('errors', () => {
   })
 
   test('namespaces are a closed list', () => {
-    const known = ['CLI', 'CONFIG', 'DEFINITION', 'PLAN', 'DATABASE', 'DDL', 'SYNC', 'FLAGS', 'BACKFILL', 'VERIFY', 'CUTOVER', 'CONTRACT', 'TEMPORAL', 'INTERNAL']
+    const known = [
+      'CLI',
+      'CONFIG',
+      'DEFINITION',
+      'PLAN',
+      'DATABASE',
+      'DDL',
+      'SYNC',
+      'FLAGS',
+      'BACKFILL',
+      'VERIFY',
+      'CUTOVER',
+      'CONTRACT',
+      'TEMPORAL',
+      'INTERNAL',
+    ]
     expect([...codes].filter((code) => !known.includes(code.split('.')[0] ?? ''))).toEqual([])
   })
 
   test('an error is recognised across JSON, and its envelope holds neither cause nor stack', () => {
     const json = JSON.parse(JSON.stringify(sample)) as unknown
     expect(isCrossfadeError(json)).toBe(true)
-    expect(json).toEqual({ kind: 'refused', code: 'PLAN.DRIFT', message: 'what', mend: 'how', details: { table: 't' } })
+    expect(json).toEqual({
+      kind: 'refused',
+      code: 'PLAN.DRIFT',
+      message: 'what',
+      mend: 'how',
+      details: { table: 't' },
+    })
     expect(toEnvelope(sample)).toEqual(json)
     expect(isCrossfadeError(new Error('PLAN.DRIFT'))).toBe(false)
   })

@@ -66,13 +66,3 @@ export function toEnvelope(error: ErrorEnvelope): ErrorEnvelope {
 export function docsLink(code: string): string {
   return `docs/errors.md#${code.toLowerCase().replaceAll(/[._]/g, '-')}`
 }
-
-/** Exhaustiveness in a `switch`: reaching it is a bug. */
-export function assertNever(value: never, what: string): never {
-  throw new CrossfadeError({
-    kind: 'bug',
-    code: 'INTERNAL.UNREACHABLE',
-    message: `Unexpected ${what}: ${JSON.stringify(value)}.`,
-    mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
-  })
-}

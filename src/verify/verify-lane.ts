@@ -89,7 +89,9 @@ async function verifyRange(
   let counts = nothing
   // Each round goes on behind the last key that the one before has settled: none is missed, and none is counted twice.
   for (let left = range, round = 0; ; round++) {
-    const look = await database.transaction((tx) => database.dialect.compare.range(tx, link, left, suspectKeys))
+    const look = await database.transaction((tx) =>
+      database.dialect.compare.range(tx, link, left, suspectKeys),
+    )
     if (round === 0) counts = { ...counts, compared: look.compared }
     const last = look.different.at(-1)
     if (last === undefined) break

@@ -2,7 +2,7 @@ import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from 
 import type { Activities } from '../activities/contract.ts'
 
 /** A dead worker is noticed after this time; every activity says at least every second that it lives. */
-export const heartbeatTimeout = '5 seconds'
+const heartbeatTimeout = '5 seconds'
 
 /**
  * Activities under a short plain name, which the UI's Timeline and Pending Activities show. They are retried for as long as it

@@ -73,7 +73,7 @@ export const keyTexts = (columns: readonly string[], qualifier = ''): string =>
 export const rowKey = (row: Record<string, string | null>, width: number): Key =>
   Array.from({ length: width }, (_, i) => row[`_crossfade_k${i + 1}`] ?? '')
 
-export const columnSql = (column: ColumnSource): string =>
+const columnSql = (column: ColumnSource): string =>
   'column' in column ? quoteIdentifier(column.column) : `(${column.expression})`
 
 /** The rows of one part that exist for the link and satisfy `condition`, with `_crossfade_k1…` and the part's target columns. */
