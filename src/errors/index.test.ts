@@ -14,7 +14,11 @@ function sources(folder: string): string[] {
 
 const codes = new Set(
   sources(join(root, 'src')).flatMap((file) =>
-    [...readFileSync(file, 'utf8').matchAll(/code: '([A-Z]+\.[A-Z_]+)'/g)].map((match) => match[1] ?? ''),
+    [
+      ...readFileSync(file, 'utf8').matchAll(
+        /'((?:CLI|CONFIG|DEFINITION|PLAN|DATABASE|DDL|SYNC|FLAGS|BACKFILL|VERIFY|CUTOVER|CONTRACT|TEMPORAL|INTERNAL)\.[A-Z_]+)'/g,
+      ),
+    ].map((match) => match[1] ?? ''),
   ),
 )
 
