@@ -24,7 +24,7 @@ const life: Pick<DefinitionInput, 'cutover' | 'retire' | 'contract'> = {
 const commonComments: Template['comments'] = {
   mappings: 'Which rows of the old side make which rows of the new side. Expressions are SQL over one row.',
   'mappings.0.reverse':
-    'How a new row becomes an old one again: the way back after the new side became primary.',
+    'How a new row becomes the old one again. It is tried on every row before anything depends on it.',
   expand: 'What is created beside the old tables. Indexes that are not unique are built after the backfill.',
   cutover: 'Reads move over in these steps; a breach takes them back by itself.',
   retire: 'How long the old side is kept in step after the new one became primary.',
@@ -41,12 +41,16 @@ const reshape: Template = {
         source: 'users',
         target: 'people',
         key: { id: 'id' },
-        columns: { full_name: "first_name || ' ' || last_name", email: 'lower(email)', created_at: true },
+        columns: {
+          full_name: 'name',
+          contact: "jsonb_build_object('email', email, 'phone', phone)",
+          created_at: true,
+        },
         reverse: {
           columns: {
-            first_name: "split_part(full_name, ' ', 1)",
-            last_name: "substr(full_name, length(split_part(full_name, ' ', 1)) + 2)",
-            email: true,
+            name: 'full_name',
+            email: "contact->>'email'",
+            phone: "contact->>'phone'",
             created_at: true,
           },
         },
@@ -59,11 +63,11 @@ const reshape: Template = {
           columns: {
             id: 'bigint NOT NULL',
             full_name: 'text NOT NULL',
-            email: 'text NOT NULL',
+            contact: 'jsonb NOT NULL',
             created_at: 'timestamptz NOT NULL',
           },
           primaryKey: ['id'],
-          indexes: [{ name: 'people_email', on: '(email)' }],
+          indexes: [{ name: 'people_email', on: "((contact->>'email'))" }],
         },
       ],
     },
@@ -82,15 +86,15 @@ const split: Template = {
         source: 'users',
         target: 'people',
         key: { id: 'id' },
-        columns: { first_name: true, last_name: true, created_at: true },
-        reverse: { columns: { first_name: true, last_name: true, created_at: true } },
+        columns: { full_name: 'name', created_at: true },
+        reverse: { columns: { name: 'full_name', created_at: true } },
       },
       {
         source: 'users',
         target: 'contacts',
         key: { id: 'person_id' },
-        columns: { email: 'lower(email)' },
-        reverse: { columns: { email: true } },
+        columns: { email: true, phone: true },
+        reverse: { columns: { email: true, phone: true } },
       },
     ],
     expand: {
@@ -99,15 +103,14 @@ const split: Template = {
           table: 'people',
           columns: {
             id: 'bigint NOT NULL',
-            first_name: 'text NOT NULL',
-            last_name: 'text NOT NULL',
+            full_name: 'text NOT NULL',
             created_at: 'timestamptz NOT NULL',
           },
           primaryKey: ['id'],
         },
         {
           table: 'contacts',
-          columns: { person_id: 'bigint NOT NULL', email: 'text NOT NULL' },
+          columns: { person_id: 'bigint NOT NULL', email: 'text NOT NULL', phone: 'text' },
           primaryKey: ['person_id'],
           indexes: [{ name: 'contacts_email', on: '(email)' }],
           foreignKeys: [
@@ -125,7 +128,8 @@ const split: Template = {
   }),
   comments: {
     ...commonComments,
-    'mappings.0.reverse': 'Both halves make the old row again: together they are the way back.',
+    'mappings.0.reverse':
+      'Both halves make the old row again. It is tried on every row before anything depends on it.',
   },
 }
 

@@ -18,7 +18,7 @@ const states = ({ checks }: Answer): Record<string, string> =>
 test('with everything in place every check passes, and each value says where it came from', async (t) => {
   const database = await withDatabase(t)
   await database.pool.query(
-    'CREATE TABLE users (id bigint PRIMARY KEY, first_name text, last_name text, email text, created_at timestamptz)',
+    'CREATE TABLE users (id bigint PRIMARY KEY, name text, email text, phone text, created_at timestamptz)',
   )
   const cli = createServiceCli(t, database)
   await cli.run('init', 'people')

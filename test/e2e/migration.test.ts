@@ -12,17 +12,20 @@ async function prepare(
   t: TestContext,
   name: string,
   change: Record<string, unknown> = {},
+  template = 'reshape',
 ): Promise<{ cli: Cli; database: TestDatabase }> {
   const database = await withDatabase(t)
   await database.pool.query(
-    `CREATE TABLE users (id bigint PRIMARY KEY, first_name text NOT NULL, last_name text NOT NULL, email text NOT NULL, created_at timestamptz NOT NULL DEFAULT now())`,
+    `CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, phone text, created_at timestamptz NOT NULL DEFAULT now())`,
   )
   await database.pool.query(
-    `INSERT INTO users SELECT i, 'f' || i, 'l' || i, 'U' || i || '@x.y' FROM generate_series(1, ${rows}) i`,
+    `INSERT INTO users SELECT i, 'Name ' || i, 'U' || i || '@x.y', CASE WHEN i % 3 > 0 THEN i::text END FROM generate_series(1, ${rows}) i`,
   )
   await database.pool.query('ANALYZE users')
   const cli = createServiceCli(t, database)
-  expect((await cli.run('init-migration', name, '--config', 'template.json')).exitCode).toBe(0)
+  expect(
+    (await cli.run('init-migration', name, '--config', 'template.json', '--template', template)).exitCode,
+  ).toBe(0)
   const definition = (await import(join(cli.cwd, 'template.json'), { with: { type: 'json' } })) as {
     default: object
   }
@@ -171,7 +174,7 @@ test('a migration from run to done, approved step by step, with the exact comman
 
 test('the forms of runbooks: expand with the plan’s token, then the backfill', async (t) => {
   const name = uniqueName('runbook')
-  const { cli } = await prepare(t, name)
+  const { cli } = await prepare(t, name, {}, 'split')
   await startCliWorker(t, cli)
 
   const wrong = await cli.run('run', name, '--phase', 'expand', '--execute', '--token', 'ffffffff')
