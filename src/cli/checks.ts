@@ -29,7 +29,7 @@ export interface Check {
 }
 
 export const passed = (name: string, found: string): Check => ({ name, state: 'passed', found })
-export const failed = (name: string, found: string, mend: string): Check => ({
+const failed = (name: string, found: string, mend: string): Check => ({
   name,
   state: 'failed',
   found,

@@ -31,7 +31,7 @@ export interface Context {
   readonly program: Command
 }
 
-export interface CommonOptions {
+interface CommonOptions {
   readonly json?: boolean
   readonly trace?: boolean
   /** False with --no-input. */
@@ -44,7 +44,7 @@ export interface TemporalOptions {
   readonly taskQueue?: string
 }
 
-export interface Example {
+interface Example {
   readonly run: string
   readonly does: string
 }

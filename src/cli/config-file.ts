@@ -4,7 +4,7 @@ import type { Migration } from '../definition/index.ts'
 import { CrossfadeError, isCrossfadeError } from '../errors/index.ts'
 
 /** Looked for in this order in the current folder; never in a folder above it. */
-export const configNames = [
+const configNames = [
   'migration.config.ts',
   'migration.config.mts',
   'migration.config.js',

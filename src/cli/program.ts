@@ -52,7 +52,7 @@ const otherWords: Readonly<Record<string, string>> = {
   show: 'status',
 }
 
-export function version(): string {
+function version(): string {
   const file = new URL('../../package.json', import.meta.url)
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
 }

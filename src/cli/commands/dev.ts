@@ -66,7 +66,7 @@ async function startWorker(
 }
 
 /** A line of the worker's log for people: `worker: Activity failed (plan, attempt 3): the reason`. */
-export function readableLine(line: string): string {
+function readableLine(line: string): string {
   try {
     const { msg, activityType, attempt, err } = JSON.parse(line) as Record<string, unknown> & {
       err?: { message?: string }

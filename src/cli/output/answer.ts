@@ -35,7 +35,7 @@ export function waitingOf({ name, detail, execution, waitingFor }: MigrationStat
   return undefined
 }
 
-export function approveCommand(name: string, gate: PersonGate, token: string | undefined): string {
+function approveCommand(name: string, gate: PersonGate, token: string | undefined): string {
   const needsToken = tokenGates.includes(gate)
   return [
     `crossfade approve ${name} --gate ${gate}`,
