@@ -106,7 +106,9 @@ class Writer {
 }
 
 const isLost = (error: unknown): boolean =>
-  /terminat|Connection|not queryable|57P0/.test(`${String(error)} ${(error as { code?: string }).code ?? ''}`)
+  /terminat|Connection|not queryable|57P0|EPIPE|ECONNRESET|socket/.test(
+    `${String(error)} ${(error as { code?: string }).code ?? ''}`,
+  )
 
 /** Runs `work` again and again until it ends well; what a killed connection throws is what a retried activity would see. */
 async function retried(work: () => Promise<boolean>): Promise<void> {

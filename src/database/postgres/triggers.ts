@@ -117,6 +117,7 @@ BEGIN
   SELECT ${collect} INTO ${arrays.join(', ')} FROM (${changedKeys(spec)}) AS _crossfade_q;
   BEGIN
     PERFORM set_config('${applyingSetting}', ${quoteLiteral(spec.scope.migration)}, true);
+    PERFORM set_config('lock_timeout', '${settings.maxWaitMs}ms', true);
     ${[...apply, ...logGone(spec, arrays), ...checkNow(spec.deferred)].join('\n    ')}
     PERFORM set_config('${applyingSetting}', _crossfade_outer, true);
   EXCEPTION WHEN OTHERS THEN
@@ -154,7 +155,9 @@ const plannedOnce: Readonly<Record<string, string>> = {
 
 function createFunction(spec: FunctionSpec, index: number, path: string): string {
   const settings = {
-    lock_timeout: `${spec.settings.maxWaitMs}ms`,
+    // Only the new side has a limit (see functionBody). The change log must take its key: what is waited for there is short, the
+    // extension of its file for one, and an error there would be the application's.
+    lock_timeout: '0',
     plan_cache_mode: 'force_generic_plan',
     ...plannedOnce,
     ...evaluationSettings,

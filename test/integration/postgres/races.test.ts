@@ -76,6 +76,22 @@ describe.each(postgresVersions())('races on PostgreSQL %s', (version) => {
       expect(await m.value('SELECT rows_done FROM _crossfade_m.ranges')).toBe('5')
     })
 
+    test('an update does not pass over a row that a chunk commits while its trigger is writing', async (t) => {
+      const m = await prepare(t, version)
+      const keeper = await shutGate(m)
+      const application = await m.session('application')
+      await application.query(`SET test.waits = 'yes'`)
+      const update = application.query(`UPDATE users SET name = 'new' WHERE id = 1`)
+      await standsStill(m, 'application')
+      // The trigger's statement has found no target row; now there is one, with the value of before.
+      await m.backfill()
+      expect(await person(m, 1)).toBe('old 1')
+      await keeper.query('SELECT pg_advisory_unlock(4711)')
+      await update
+      await m.drain()
+      expect(await differences(m)).toEqual([])
+    })
+
     test('an update of an update that rolls back leaves the row of the chunk', async (t) => {
       const m = await prepare(t, version)
       const chunk = await openChunk(m)

@@ -97,6 +97,24 @@ describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) 
       expect(await differences(m)).toEqual([])
     })
 
+    test('for a change log that has to be waited for longer than the new side', async (t) => {
+      const m = await prepare(t, version, `ALTER TABLE people ADD CONSTRAINT never CHECK (full_name <> 'x')`)
+      await m.backfill()
+      const other = await m.session('other')
+      await other.query('BEGIN; LOCK TABLE _crossfade_m.changes_f1 IN SHARE MODE')
+      const application = await m.session()
+      const update = application.query(`SET lock_timeout = 20; UPDATE users SET name = 'x' WHERE id = 1`)
+      update.catch(() => undefined)
+      const waits = `SELECT wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '80 ms' FROM pg_stat_activity WHERE pid = $1`
+      await eventually(() => m.value(waits, [application.pid]), {
+        what: 'the statement to wait for the change log',
+      })
+      await other.query('COMMIT')
+      await update
+      expect(await kinds(m)).toEqual(['c1'])
+      expect((await application.query('SHOW lock_timeout')).rows).toEqual([{ lock_timeout: '20ms' }])
+    })
+
     test('for what autovacuum does to the change log', async (t) => {
       const m = await prepare(t, version)
       // VACUUM cuts a table's empty end off under ACCESS EXCLUSIVE: a trigger that must leave a key would wait, and fail.
