@@ -1,8 +1,8 @@
-import { ApplicationFailure, CancellationScope } from '@temporalio/workflow'
+import { ApplicationFailure, CancellationScope, sleep } from '@temporalio/workflow'
 import { parseDurationMs } from '../core/durations.ts'
 import { parityGate, stateParity } from '../core/gates.ts'
 import { inputProblem } from '../core/input.ts'
-import type { Outcome } from '../core/phases.ts'
+import { isBefore, type Outcome } from '../core/phases.ts'
 import { record, toStatus, type MigrationState, type StatusView } from '../core/state.ts'
 import type { OldSideActivity } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
@@ -273,8 +273,8 @@ async function retire(run: MigrationRun): Promise<void> {
       once: true,
     })
   await run.stopCompanions()
+  run.leaveWayBack() // before the first trigger goes: an abort that meets the next line must not return to a side that is behind
   await run.work('stopping writes to the old side', (act) => act.stopDualWrite(run.ref))
-  run.leaveWayBack()
 }
 
 /** Until the new side is primary, a breach still takes reads back: then they are ramped again before this gate opens again. */
@@ -348,7 +348,19 @@ async function goBack(run: MigrationRun): Promise<void> {
     return
   }
   const cleanUp = state.abort?.cleanUp ?? true
+  await letApplicationsNotice(run)
   await run.stopCompanions()
   const left = await run.unstoppable('winding down', (act) => act.windDown({ ...run.ref, cleanUp }))
   for (const line of left) record(state, Date.now(), line)
+}
+
+/** An application looks at the flags at least once a second (docs/protocol); what it has begun by then takes a moment more. */
+const noticeMs = 3_000
+
+/** Until then instances still read the new side, or write it: it has to be there, and its writes have to be copied back. */
+async function letApplicationsNotice(run: MigrationRun): Promise<void> {
+  if (run.migration.cutover.mode !== 'flags' || isBefore(run.state.phase, 'cutover')) return
+  run.state.activity = 'applications take notice'
+  run.show()
+  await sleep(noticeMs, { summary: 'applications take notice' })
 }
