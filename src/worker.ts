@@ -78,6 +78,8 @@ export async function createWorker(options: WorkerOptions = {}): Promise<Crossfa
     workflowBundle: await workflowBundle(options, log),
     activities: createActivities({ openDatabase: open }),
     maxConcurrentActivityTaskExecutions: maxActivities,
+    // The server serves who has asked for longest: with the usual ten requests the first worker would be given all lanes.
+    maxConcurrentActivityTaskPolls: 2,
     maxHeartbeatThrottleInterval: '1s',
     stickyQueueScheduleToStartTimeout: stickyTimeout,
     shutdownGraceTime: shutdownGrace,

@@ -14,6 +14,8 @@ export function activitiesFor(summary: string): Activities {
     summary,
     startToCloseTimeout: '6 hours',
     heartbeatTimeout,
+    // Eager, every lane would go to the worker that has just run the workflow's code, and the others would stand by.
+    allowEagerDispatch: false,
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     retry: { initialInterval: '1 second', backoffCoefficient: 2, maximumInterval: '30 seconds' },
   })
