@@ -61,6 +61,8 @@ export function splitCustomers(pacing: Pacing): DefinitionInput {
       maxBatchSize: pacing.mostChunkRows,
       rateLimitMs: 60,
     },
+    // Workers are killed on purpose: a change may wait for two heartbeat time-outs, and that alone is no reason to turn back.
+    metrics: { alertThresholds: { lagThreshold: 30 } },
     safety: { requireApproval: true },
   }
 }

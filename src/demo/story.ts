@@ -3,7 +3,7 @@ import type pg from 'pg'
 import type { CrossfadeClient, MigrationHandle } from '../client.ts'
 import type { OpenGate, StatusView } from '../core/state.ts'
 import type { DefinitionInput } from '../definition/index.ts'
-import { CrossfadeError } from '../errors/index.ts'
+import { CrossfadeError, isCrossfadeError } from '../errors/index.ts'
 import { crashMidBackfill, readBackfill, type BackfillPlace, type Resumption } from './crash.ts'
 import type { Load } from './load-process.ts'
 import { count, type Progress } from './progress.ts'
@@ -35,6 +35,7 @@ const lookEveryMs = 200
 /** A person reads before approving. */
 const readingMs = 400
 const settleMs = 10_000
+const mostRefusals = 5
 
 /** Who gives the approvals. */
 const approver = 'demo'
@@ -63,6 +64,7 @@ class StoryTeller {
   #resumption: Resumption | undefined
   #backfill: (BackfillPlace & { readonly at: number }) | undefined
   #backfillPerSec = 0
+  #refusals = 0
   #status: StatusView | undefined
 
   constructor(stage: Stage, handle: MigrationHandle) {
@@ -107,17 +109,20 @@ class StoryTeller {
     if (status.gate && !status.gate.approval) await this.#answer(status.gate)
     if (status.phase === 'backfill') await this.#watchBackfill()
     if (status.phase === 'cutover' && status.ramp.reached.includes(10))
-      this.#once('crash in the ramp', () => this.#crashInRamp())
+      void this.#once('crash in the ramp', () => this.#crashInRamp())
     // The reverse mapping keeps the old side in step now: the same comparison has to hold the other way round.
     if (status.phase === 'retire' && status.hold)
-      this.#once('comparison with the new side leading', () => this.#compare('new'))
+      void this.#once('comparison with the new side leading', () => this.#compare('new'))
   }
 
-  #once(what: string, event: () => Promise<void>): void {
-    if (this.#events.has(what)) return
+  /** Starts what has not been started yet. Not awaited where it goes on beside: settle() waits for it, and throws what it threw. */
+  #once(what: string, event: () => Promise<void>): Promise<void> {
+    const known = this.#events.get(what)
+    if (known) return known
     const run = event()
-    run.catch(() => undefined) // settle() throws it
+    run.catch(() => undefined)
     this.#events.set(what, run)
+    return run
   }
 
   #notePhases(status: StatusView): void {
@@ -135,19 +140,25 @@ class StoryTeller {
   /** A gate waits for a person: who looks at what matters there, and approves with the token that the plan shows. */
   async #answer({ gate, token, why }: OpenGate): Promise<void> {
     const { load, progress } = this.#stage
-    progress.say(`gate ${gate} waits for approval: ${why}`)
-    if (gate === 'cutover') {
-      await load.deploy()
-      progress.say('deployed: the release of the application that follows the flags')
-    }
-    if (gate === 'retire') await this.#compare('old')
-    await delay(readingMs)
-    const answer = await this.#handle.approve({
-      gate,
-      by: approver,
-      ...(token === undefined ? {} : { token }),
+    await this.#once(`gate ${gate}`, async () => {
+      progress.say(`gate ${gate} waits for approval: ${why}`)
+      if (gate === 'cutover') {
+        await load.deploy()
+        progress.say('deployed: the release of the application that follows the flags')
+      }
+      if (gate === 'retire') await this.#compare('old')
     })
-    progress.say(`approved by ${approver}: ${answer}`)
+    await delay(readingMs)
+    const approval = { gate, by: approver, ...(token === undefined ? {} : { token }) }
+    try {
+      progress.say(`approved by ${approver}: ${await this.#handle.approve(approval)}`)
+    } catch (error) {
+      // An approval whose answer was lost with a worker is refused when it is given again: the next look at the gate tells.
+      if (!isCrossfadeError(error) || error.code !== 'TEMPORAL.REFUSED') throw error
+      this.#refusals += 1
+      if (this.#refusals > mostRefusals) throw error
+      progress.say(error.message)
+    }
   }
 
   async #watchBackfill(): Promise<void> {
@@ -159,7 +170,7 @@ class StoryTeller {
     }
     this.#backfill = now
     if (!now.isDone && now.rowsDone > now.rowsEstimated * 0.3)
-      this.#once('crash in the backfill', () => this.#crashInBackfill())
+      void this.#once('crash in the backfill', () => this.#crashInBackfill())
   }
 
   async #crashInBackfill(): Promise<void> {
