@@ -84,6 +84,7 @@ export interface CrossfadeClient {
 
 const messageTimeoutMs = 10_000
 const queryTimeoutMs = 1_500
+const mostMessageTries = 5
 
 /**
  * Connects to Temporal as its own tools do (`TEMPORAL_ADDRESS`, profiles, TLS, API keys).
@@ -158,19 +159,21 @@ function toHandle(client: Client, name: string): MigrationHandle {
   const send =
     <T>(update: { name: string }) =>
     (payload: T): Promise<string> =>
-      known(name, async () =>
-        client
-          .withDeadline(Date.now() + messageTimeoutMs, () =>
-            workflow.executeUpdate<string, [T]>(update.name, { args: [payload] }),
-          )
-          .catch(async (error: unknown) => {
+      known(name, async () => {
+        for (let attempt = 1; ; attempt++)
+          try {
+            return await client.withDeadline(Date.now() + messageTimeoutMs, () =>
+              workflow.executeUpdate<string, [T]>(update.name, { args: [payload] }),
+            )
+          } catch (error) {
             if (isRefusal(error)) throw refused(name, update.name, error)
-            if (!isDeadline(error)) throw error
+            if (isTaskFailure(error) && attempt < mostMessageTries) continue
+            if (!isDeadline(error) && !isTaskFailure(error)) throw error
             // No worker is there to answer: the signal of the same name waits for one.
             await workflow.signal(update.name, payload)
             return 'sent; no worker answered yet, it takes effect when one does'
-          }),
-      )
+          }
+      })
   return {
     name,
     workflowId,
@@ -305,6 +308,10 @@ async function known<T>(name: string, fn: () => Promise<T>): Promise<T> {
 
 const isRefusal = (error: unknown): error is WorkflowUpdateFailedError =>
   error instanceof WorkflowUpdateFailedError
+
+/** The workflow was about to begin a new history, or its worker could not go on: the update was not taken, and may be sent again. */
+const isTaskFailure = (error: unknown): boolean =>
+  /workflow task failure/i.test(String((error as { cause?: Error }).cause?.message))
 
 const isDeadline = (error: unknown): boolean =>
   /DEADLINE_EXCEEDED|deadline exceeded|timed out/i.test(
