@@ -186,8 +186,21 @@ interface InstalledFrom {
   readonly deferred: readonly string[]
 }
 
-/** The statements that give a group its triggers; also what the plan shows. */
+/** The statements that give a group its triggers; also what the plan shows. Functions lock nothing of the application, so they come first. */
 export function triggerStatements(
+  scope: Scope,
+  group: SyncGroup,
+  mode: TriggerMode,
+  settings: SyncSettings,
+  from: InstalledFrom,
+): string[] {
+  return [
+    ...functionStatements(scope, group, mode, settings, from),
+    ...group.watched.flatMap((watched, index) => attachStatements(scope, group, watched, index)),
+  ]
+}
+
+function functionStatements(
   scope: Scope,
   group: SyncGroup,
   mode: TriggerMode,
@@ -195,37 +208,51 @@ export function triggerStatements(
   { path, deferred }: InstalledFrom,
 ): string[] {
   return group.watched.flatMap((watched, index) =>
-    events.flatMap((event) => {
-      const name = quoteIdentifier(triggerName(scope, group, event))
-      const table = quoteTable(watched.table)
-      const referencing = transitionTables[event]
-        .map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`)
-        .join(' ')
-      return [
-        createFunction({ scope, group, watched, event, mode, settings, deferred }, index, path),
-        `CREATE OR REPLACE TRIGGER ${name} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
-          `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
-        `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name}`,
-      ]
-    }),
+    events.map((event) =>
+      createFunction({ scope, group, watched, event, mode, settings, deferred }, index, path),
+    ),
   )
 }
 
+function attachStatements(
+  scope: Scope,
+  group: SyncGroup,
+  watched: SyncGroup['watched'][number],
+  index: number,
+): string[] {
+  return events.flatMap((event) => {
+    const name = quoteIdentifier(triggerName(scope, group, event))
+    const table = quoteTable(watched.table)
+    const referencing = transitionTables[event]
+      .map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`)
+      .join(' ')
+    return [
+      `CREATE OR REPLACE TRIGGER ${name} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
+        `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
+      `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name}`,
+    ]
+  })
+}
+
+/**
+ * What locks the application's table is sent as one message: the lock must not be held over the round trips to a worker that is
+ * busy or far away.
+ */
 export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
   const from = { path: await searchPath(tx), deferred: await deferredConstraints(tx, group) }
-  for (const statement of triggerStatements(scope, group, mode, settings, from)) await tx.query(statement)
+  for (const statement of functionStatements(scope, group, mode, settings, from)) await tx.query(statement)
+  const attach = group.watched.flatMap((watched, index) => attachStatements(scope, group, watched, index))
+  await tx.query(attach.join('; '))
 }
 
 export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
-  for (const [index, watched] of group.watched.entries())
-    for (const event of events) {
-      await tx.query(
-        `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`,
-      )
-      await tx.query(
-        `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
-      )
-    }
+  const statements = group.watched.flatMap((watched, index) =>
+    events.flatMap((event) => [
+      `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`,
+      `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
+    ]),
+  )
+  await tx.query(statements.join('; '))
 }
 
 export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
