@@ -71,6 +71,9 @@ const signalBlock = (payload: object): string => '```json\n' + JSON.stringify(pa
 
 const count = (value: number): string => Math.round(value).toLocaleString('en-US')
 
+/** The UI sets the columns of a table close together. */
+const gap = '\u00a0\u00a0'
+
 function figures(state: MigrationState): string[] {
   const rows: [string, string][] = []
   const { backfill, parity, changeLog, ramp, verify } = state
@@ -110,7 +113,7 @@ function figures(state: MigrationState): string[] {
     ])
   if (state.hold) rows.push(['Hold', `${state.hold.label}, until ${formatInstant(state.hold.until)} UTC`])
   rows.push(['Primary side', state.primary])
-  return [['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name} | ${value} |`)].join('\n')]
+  return [['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name}${gap} | ${value} |`)].join('\n')]
 }
 
 function lately(state: MigrationState): string[] {
