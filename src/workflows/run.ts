@@ -407,7 +407,7 @@ export class MigrationRun {
 
   /** What people see: current details, and search attributes where they changed. */
   show(): void {
-    setCurrentDetails(renderDetails(this.state, Date.now()))
+    setCurrentDetails(renderDetails(this.state))
     const shown = {
       phase: this.state.outcome === 'running' ? this.state.phase : this.state.outcome,
       waiting: waitingFor(this.state) ?? 'nothing',
