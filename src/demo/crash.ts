@@ -32,7 +32,6 @@ export interface Resumption {
 
 /** A commit that the dead worker had sent may still arrive within this time. */
 const echoMs = 250
-const standstillMs = 1_000
 const patienceMs = 60_000
 
 /**
@@ -45,12 +44,13 @@ export async function crashMidBackfill(
   onKilled: (killed: Killed) => void,
   signal: AbortSignal,
 ): Promise<Resumption | undefined> {
-  const before = await readLanes(pool)
+  const atWork = await readLanes(pool)
   const killedAt = Date.now()
-  onKilled(await crew.killOneRunning('backfillSlice'))
-  const waiting = new Set(before.keys())
+  const killed = await crew.killOneRunning('backfillSlice')
+  onKilled(killed)
+  if (killed.activities === 0) return undefined
+  const waiting = new Set(atWork.keys())
   let resumedInMs = 0
-  let lanes = 0
   while (waiting.size > 0 && Date.now() - killedAt < patienceMs) {
     await delay(40, undefined, { signal })
     const now = await readLanes(pool)
@@ -58,15 +58,14 @@ export async function crashMidBackfill(
       const at = now.get(lane)
       if (at === undefined || at < killedAt + echoMs) continue
       waiting.delete(lane)
-      const tookMs = Math.round(at - killedAt)
-      if (tookMs > standstillMs) lanes += 1
-      resumedInMs = Math.max(resumedInMs, tookMs)
+      resumedInMs = Math.max(resumedInMs, Math.round(at - killedAt))
     }
+    if ((await readBackfill(pool)).isDone) break
   }
-  return before.size === 0 ? undefined : { resumedInMs, lanes }
+  return { resumedInMs, lanes: killed.activities }
 }
 
-/** The last checkpoint of each lane that has an unfinished range, or has finished one; in milliseconds since the epoch. */
+/** The last checkpoint of each lane, in milliseconds since the epoch. */
 async function readLanes(pool: pg.Pool): Promise<Map<number, number>> {
   const { rows } = await pool.query<{ lane: number; at: string }>(
     `SELECT lane, extract(epoch FROM max(updated_at)) * 1000 AS at FROM ${flagsSchema}.ranges WHERE purpose = 'backfill' AND lane IS NOT NULL GROUP BY lane`,

@@ -31,7 +31,7 @@ export interface Story {
   readonly phaseStarts: readonly { readonly name: string; readonly at: number }[]
 }
 
-const lookEveryMs = 200
+const lookEveryMs = 300
 /** A person reads before approving. */
 const readingMs = 400
 const settleMs = 10_000
