@@ -95,11 +95,9 @@ export class Ledger {
   async #write(): Promise<void> {
     while (!this.#isStopping) {
       const id = this.#next++
-      await this.#put(
-        id,
-        0,
-        `INSERT INTO ${this.#table} (id, name, price) VALUES ($1, 'name ' || $1::int, $2)`,
-      )
+      await this.#put(id, 0, `INSERT INTO ${this.#table} (id, name, price) VALUES ($1, $3, $2)`, [
+        `name ${id}`,
+      ])
       const other = this.#rows + 1 + ((id * 7919) % (id - this.#rows))
       if (this.#expected.has(other))
         await this.#put(other, id % 977, `UPDATE ${this.#table} SET price = $2 WHERE id = $1`)
@@ -109,10 +107,15 @@ export class Ledger {
   }
 
   /** One statement, and the row's price after it; undefined: there is no such row. */
-  async #put(id: number, price: number | undefined, sql: string): Promise<void> {
+  async #put(
+    id: number,
+    price: number | undefined,
+    sql: string,
+    others: readonly string[] = [],
+  ): Promise<void> {
     let now = price
     try {
-      await this.#client?.query(sql, price === undefined ? [id] : [id, price])
+      await this.#client?.query(sql, price === undefined ? [id] : [id, price, ...others])
     } catch (error) {
       if (!this.#mayBeCut) throw error
       this.#isAway = true
