@@ -19,7 +19,7 @@ import {
   crossfadeWaitingFor,
   searchAttributeNames,
 } from '../../src/workflows/search-attributes.ts'
-import { createFakeActivities, createWorld, type World } from './fake-activities.ts'
+import { createFakeActivities, createWorld, type Stop, type World } from './fake-activities.ts'
 import { required } from './migration.ts'
 import { eventually } from './wait.ts'
 
@@ -45,7 +45,10 @@ export interface Life {
   until(what: string, isSo: (status: StatusView) => boolean | Promise<boolean>): Promise<StatusView>
   /** Until it waits for the approval of this gate; time does not pass. */
   atGate(gate: string): Promise<StatusView>
+  /** Lets time pass; it stands still while an activity runs. Only with the skipping clock. */
   skip(ms: number): Promise<void>
+  /** Until an activity stands still there. Time does not pass: see `withoutHolds`. */
+  reach(stop: Stop): Promise<void>
   /** Lets time pass until the end. */
   result(): Promise<MigrationResult>
   /** Every run of this migration, the newest first. */
@@ -84,6 +87,14 @@ export const definition: Omit<DefinitionInput, 'name'> = {
 
 export const withoutApproval = { safety: { requireApproval: false } }
 
+/** Passes from start to end without any time passing. */
+export const withoutHolds = {
+  ...withoutApproval,
+  cutover: { ramp: [{ percent: 100, hold: '0s' }] },
+  retire: { soak: '0s' },
+  contract: { observe: '0s', soak: '0s' },
+}
+
 let isInstalled = false
 
 function installRuntime(): void {
@@ -96,28 +107,27 @@ function installRuntime(): void {
   })
 }
 
+/** One clock skips what nobody works in; the other is the real server's, for what the test server cannot do. */
+export type Clock = 'skipping' | 'real'
+
 /**
- * A server and a worker for each test of the file: call it on top. They start in half a second, and a shared server's clock would
- * stand still for good after a test that ended in the middle of an activity.
+ * A worker for each test of the file, and with the skipping clock a server of its own: call it on top. They start in half a second,
+ * and a shared server's clock would stand still for good after a test that ended in the middle of an activity.
+ *
+ * The test server (1.40) takes no workflow task that cancels an activity which has just ended; the real one does. What stops
+ * running activities is tested with the real clock.
  */
-export function workflowEnvironment(): WorkflowEnvironment {
-  const taskQueue = 'test'
+export function workflowEnvironment(clock: Clock = 'skipping'): WorkflowEnvironment {
+  const taskQueue = `test-${randomUUID()}`
   const worlds = new Map<string, World>()
+  const lives: Life[] = []
   let environment: TestWorkflowEnvironment | undefined
   let worker: Worker | undefined
   let running: Promise<void> | undefined
 
   beforeEach(async () => {
     installRuntime()
-    const path = required(inject('temporalTestServer'), 'the time-skipping test server')
-    environment = await TestWorkflowEnvironment.createTimeSkipping({
-      server: { executable: { type: 'existing-path', path } },
-    })
-    const keyword = 2 // INDEXED_VALUE_TYPE_KEYWORD
-    await environment.connection.operatorService.addSearchAttributes({
-      namespace: 'default',
-      searchAttributes: Object.fromEntries(searchAttributeNames.map((name) => [name, keyword])),
-    })
+    environment = await (clock === 'skipping' ? createSkipping() : createReal())
     worker = await Worker.create({
       connection: environment.nativeConnection,
       taskQueue,
@@ -136,6 +146,8 @@ export function workflowEnvironment(): WorkflowEnvironment {
   })
 
   afterEach(async () => {
+    for (const { handle } of lives.splice(0))
+      await handle.terminate('the test is over').catch(() => undefined)
     if (worker?.getState() === 'RUNNING') worker.shutdown()
     await running?.catch(() => undefined)
     await environment?.teardown()
@@ -159,6 +171,7 @@ export function workflowEnvironment(): WorkflowEnvironment {
         ...overrides,
       })
       const world = createWorld()
+      if (clock === 'real') world.companionSliceMs = 200
       setUp?.(world)
       worlds.set(migration.name, world)
       const input: MigrationInput = {
@@ -177,9 +190,29 @@ export function workflowEnvironment(): WorkflowEnvironment {
         ]),
         memo: { fingerprint: input.fingerprint },
       })
-      return liveWith(current(), migration, world)
+      const life = liveWith(current(), migration, world)
+      lives.push(life)
+      return life
     },
   }
+}
+
+async function createSkipping(): Promise<TestWorkflowEnvironment> {
+  const path = required(inject('temporalTestServer'), 'the time-skipping test server')
+  const environment = await TestWorkflowEnvironment.createTimeSkipping({
+    server: { executable: { type: 'existing-path', path } },
+  })
+  const keyword = 2 // INDEXED_VALUE_TYPE_KEYWORD
+  await environment.connection.operatorService.addSearchAttributes({
+    namespace: 'default',
+    searchAttributes: Object.fromEntries(searchAttributeNames.map((name) => [name, keyword])),
+  })
+  return environment
+}
+
+function createReal(): Promise<TestWorkflowEnvironment> {
+  const address = required(inject('temporalAddress'), 'the Temporal server')
+  return TestWorkflowEnvironment.createFromExistingServer({ address })
 }
 
 function liveWith(environment: TestWorkflowEnvironment, migration: Migration, world: World): Life {
@@ -220,6 +253,9 @@ function liveWith(environment: TestWorkflowEnvironment, migration: Migration, wo
       ),
     atGate: (gate) => life.until(`gate ${gate}`, ({ gate: open }) => open?.gate === gate),
     skip: (ms) => environment.sleep(ms),
+    reach: async (stop) => {
+      await eventually(() => stop.isReached(), { what: 'the activity', timeoutMs: 30_000 })
+    },
     result: () => handle.result(),
     async histories() {
       const found: { runId: string; events: number; status: string }[] = []

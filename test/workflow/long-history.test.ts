@@ -1,0 +1,33 @@
+import { describe, expect, test } from 'vitest'
+import { storyOf, timesOf } from '../support/fake-activities.ts'
+import { day, hour, withoutApproval, workflowEnvironment } from '../support/workflow-environment.ts'
+
+const { start } = workflowEnvironment()
+
+describe('continue-as-new', () => {
+  test('thousands of slices leave no history longer than it should be', { timeout: 180_000 }, async () => {
+    const life = await start(withoutApproval, {
+      continueAfterEvents: 400,
+      world: (world) => (world.slicesPerLane = 600),
+    })
+    const { outcome, status } = await life.result()
+    expect(outcome).toBe('done')
+    const slices = timesOf(life.world, 'backfillSlice') + timesOf(life.world, 'verifySlice')
+    expect(slices).toBeGreaterThanOrEqual(3 * 2 * 600)
+    const histories = await life.histories()
+    expect(histories.length).toBeGreaterThan(20)
+    for (const { events } of histories) expect(events).toBeLessThan(500)
+    expect(histories.slice(1).map((run) => run.status)).toEqual(
+      histories.slice(1).map(() => 'CONTINUED_AS_NEW'),
+    )
+    // Each comparison was begun once, forward and back.
+    expect(status.verify.pass).toBe(2)
+    const begun = life.world.calls.filter(
+      ({ name, input }) => name === 'planVerify' && input['begun'] === false,
+    )
+    expect(begun).toHaveLength(2)
+    expect(timesOf(life.world, 'plan')).toBe(1)
+    expect(timesOf(life.world, 'expand')).toBe(1)
+    expect(timesOf(life.world, 'movePrimary')).toBe(1)
+  })
+})
