@@ -119,7 +119,7 @@ describe('the border between two runs', () => {
     const life = await start(withoutHolds, { continueAfterEvents: 5 })
     const { outcome } = await life.result()
     expect(outcome).toBe('done')
-    expect((await life.histories()).length).toBeGreaterThan(4)
+    expect((await life.histories()).length).toBeGreaterThan(2)
   })
 
   test('an approval that meets the border is not lost', async () => {
@@ -160,7 +160,10 @@ describe('the border between two runs', () => {
     expect((await life.status()).gate).toEqual(first.gate)
     await life.approve('cutover')
     await life.atGate('retire')
-    expect(timesOf(life.world, 'planVerify')).toBe(2)
+    const begun = life.world.calls.filter(
+      ({ name, input }) => name === 'planVerify' && input['begun'] === false,
+    )
+    expect(begun).toHaveLength(2)
   })
 
   test('a hold keeps its end, and one that is over is not repeated', { timeout: 120_000 }, async () => {

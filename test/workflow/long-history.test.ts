@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { storyOf, timesOf } from '../support/fake-activities.ts'
-import { day, hour, withoutApproval, workflowEnvironment } from '../support/workflow-environment.ts'
+import { timesOf } from '../support/fake-activities.ts'
+import { withoutApproval, workflowEnvironment } from '../support/workflow-environment.ts'
 
 const { start } = workflowEnvironment()
 
