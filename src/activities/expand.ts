@@ -107,7 +107,7 @@ function assertFingerprint(migration: Migration, given: string): void {
     kind: 'input',
     code: 'DEFINITION.FINGERPRINT',
     message: `The fingerprint of the input (${given.slice(0, 8)}) is not that of its definition (${right.slice(0, 8)}).`,
-    mend: 'Start migrations with `crossfade run` or startMigration(), which resolve the defaults and compute it.',
+    mend: 'Start it with `crossfade run` or `start` of the client, in the version of crossfade-db that the worker runs: they fill in the defaults and compute it.',
   })
 }
 
