@@ -2,6 +2,7 @@ import { formatDuration, formatInstant } from './durations.ts'
 import { bar, etaSec, progressPercent } from './progress.ts'
 import { phases, type Phase } from './phases.ts'
 import { waitingFor, type MigrationState } from './state.ts'
+import type { ParityStatement } from './gates.ts'
 
 /** The Markdown of the Temporal UI's "Current Details": where it stands, what it waits for, and exactly what to send. */
 export function renderDetails(state: MigrationState): string {
@@ -41,23 +42,32 @@ function life(state: MigrationState): string {
 }
 
 function callToAction(state: MigrationState): string[] {
-  const { gate, trouble, paused } = state
-  if (state.outcome !== 'running' || state.abort) return []
+  const { gate, trouble, paused, abort } = state
+  if (state.outcome !== 'running') return []
+  const aborting = abort
+    ? [
+        `**Going back**: ${plain(abort.by)} aborted it at ${formatInstant(abort.at)} UTC${because(abort.reason)}.`,
+      ]
+    : []
   if (trouble)
     return [
-      `**Needs a person** (${trouble.code}): ${trouble.message}`,
-      `→ ${trouble.mend} Then send the signal \`resume\`, or \`abort\`:`,
+      ...aborting,
+      `**Needs a person** (${trouble.code}): ${oneLine(trouble.message)}`,
+      `→ ${oneLine(trouble.mend)}`,
+      `Then send the signal (or update) \`resume\`${abort ? '' : ', or `abort`'}:`,
       signalBlock({ by: 'your name' }),
     ]
+  if (abort) return aborting
   if (paused)
     return [
-      `**Paused** by ${paused.by} at ${formatInstant(paused.at)} UTC${paused.reason === undefined ? '' : `: ${paused.reason}`}. Send the signal \`resume\`:`,
+      `**Paused** by ${plain(paused.by)} at ${formatInstant(paused.at)} UTC${because(paused.reason)}. Both sides stay in step.`,
+      'Send the signal (or update) `resume`:',
       signalBlock({ by: 'your name' }),
     ]
   if (gate && !gate.approval)
     return [
       `**Waiting for approval of ${gate.gate}** since ${formatInstant(gate.since)} UTC. ${gate.why}`,
-      `Send the signal (or update) \`approve\`:`,
+      'Send the signal (or update) `approve`:',
       signalBlock({
         gate: gate.gate,
         by: 'your name',
@@ -66,6 +76,13 @@ function callToAction(state: MigrationState): string[] {
     ]
   return []
 }
+
+const because = (reason: string | undefined): string => (reason === undefined ? '' : `: ${plain(reason)}`)
+
+const oneLine = (text: string): string => text.replace(/\s+/g, ' ')
+
+/** What people wrote, on one line and without power over the page. */
+const plain = (text: string): string => oneLine(text).replace(/[\\`*_[\]<>|#]/g, '\\$&')
 
 const signalBlock = (payload: object): string => '```json\n' + JSON.stringify(payload) + '\n```'
 
@@ -97,29 +114,39 @@ function figures(state: MigrationState): string[] {
       'Verified',
       `pass ${verify.pass}: ${count(verify.compared)} compared, ${count(verify.mismatched)} mismatched, ${count(verify.repaired)} repaired`,
     ])
-  if (parity)
+  if (parity) rows.push(['Parity', parityText(parity)])
+  if (state.breach !== undefined) rows.push(['Breach', plain(state.breach)])
+  if (state.companions.applying)
     rows.push([
-      'Parity',
-      `${(100 * parity.parity).toFixed(4)} % (at least ${(100 * parity.lowerBound).toFixed(4)} % at ${Math.round(100 * parity.confidence)} % confidence)`,
+      'Change log',
+      changeLog.pending === 0
+        ? 'empty'
+        : `${count(changeLog.pending)} pending, oldest ${changeLog.oldestAgeSec.toFixed(1)} s`,
     ])
-  rows.push([
-    'Change log',
-    `${count(changeLog.pending)} pending, oldest ${changeLog.oldestAgeSec.toFixed(1)} s`,
-  ])
   if (ramp.reached.length > 0)
     rows.push([
-      'Reads on the new side',
-      `${state.readPercent} % (step ${Math.min(ramp.index + 1, ramp.steps)} of ${ramp.steps})`,
+      'Reads',
+      `${state.readPercent} % on the new side (step ${Math.min(ramp.index + 1, ramp.steps)} of ${ramp.steps})`,
     ])
   if (state.hold) rows.push(['Hold', `${state.hold.label}, until ${formatInstant(state.hold.until)} UTC`])
-  rows.push(['Primary side', state.primary])
+  rows.push(['Primary', `${state.primary} side`])
   return [['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name}${gap} | ${value} |`)].join('\n')]
+}
+
+/** A full comparison is exact; what is only sampled is given with its bound. */
+function parityText({ parity, lowerBound, confidence, compared }: ParityStatement): string {
+  const percent = (ratio: number): string => `${(100 * ratio).toFixed(4)} %`
+  if (lowerBound >= parity) return `${percent(parity)}, all of ${count(compared)} rows compared`
+  return `${percent(parity)}, at least ${percent(lowerBound)} at ${Math.round(100 * confidence)} % confidence`
 }
 
 function lately(state: MigrationState): string[] {
   if (state.audit.length === 0) return []
   const lines = state.audit
     .slice(-6)
-    .map(({ at, what, by }) => `- ${formatInstant(at)} ${what}${by === undefined ? '' : ` (${by})`}`)
-  return [`**Lately**\n${lines.join('\n')}`]
+    .map(
+      ({ at, what, by }) =>
+        `- ${formatInstant(at)} ${plain(what)}${by === undefined ? '' : ` (${plain(by)})`}`,
+    )
+  return ['**Lately** (UTC)', lines.join('\n')]
 }

@@ -103,7 +103,8 @@ test('payloads that cannot even be decoded do not block it', async () => {
   const { workflowService } = env.environment.connection
   const text = (value: string): Uint8Array => new TextEncoder().encode(value)
   const raw: readonly (readonly [string, Uint8Array])[] = [
-    ['json/protobuf', text('{"gate":"expand","by":"Ann"}')],
+    ['json/protobuf', text('{"gate":"expand","by":"Ann"}')], // JSON, without its token
+    ['json/protobuf', text('gate')],
     ['json/plain', text('{"gate":')],
     ['binary/plain', Uint8Array.of(0, 255, 3)],
     ['binary/encrypted', Uint8Array.of(1, 2, 3)],
@@ -120,6 +121,8 @@ test('payloads that cannot even be decoded do not block it', async () => {
       })
   await expectUnmoved(life)
   expect((await life.audit()).filter(({ what }) => what.startsWith('refused '))).toHaveLength(2 * raw.length)
+  expect(await life.story()).toContain('refused approve: the token does not fit')
+  expect(await life.story()).toContain('refused approve: the payload must be one JSON object')
   await life.approve('expand')
   await life.atGate('cutover')
 })
