@@ -60,7 +60,7 @@ function callToAction(state: MigrationState): string[] {
   if (abort) return aborting
   if (paused)
     return [
-      `**Paused** by ${plain(paused.by)} at ${formatInstant(paused.at)} UTC${because(paused.reason)}. Both sides stay in step.`,
+      `**Paused** by ${plain(paused.by)} at ${formatInstant(paused.at)} UTC${because(paused.reason)}.${state.companions.applying ? ' Both sides stay in step.' : ''}`,
       'Send the signal (or update) `resume`:',
       signalBlock({ by: 'your name' }),
     ]

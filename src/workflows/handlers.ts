@@ -107,7 +107,11 @@ function wire<T>(
 }
 
 const refusal = (problem: string): Error =>
-  Object.assign(Object.create(Error.prototype) as Error, { name: 'Refused', message: problem })
+  Object.assign(Object.create(Error.prototype) as Error, {
+    name: 'Refused',
+    message: problem,
+    stack: `Refused: ${problem}`, // the UI shows it below the message
+  })
 
 function approving(run: MigrationRun): Message<Approval> {
   return {

@@ -132,19 +132,20 @@ async function untilPageSays(page: Page, what: string | RegExp): Promise<string>
   )
 }
 
-/** What a person does: More Actions, Send a Signal, the signal by its name, its JSON, a click beside the box, Submit. */
-async function sendSignal(page: Page, name: string, payload: object, picture?: string): Promise<void> {
+type Kind = 'signal' | 'update'
+
+const menuItem: Readonly<Record<Kind, string>> = { signal: 'Send a Signal', update: 'Send an Update' }
+
+/** What a person does: More Actions, Send a Signal (or an Update), its name, its JSON, a click beside the box, Submit. */
+async function send(page: Page, kind: Kind, name: string, payload: object, picture?: string): Promise<void> {
   // While a workflow moves, the UI may draw the page anew and close the form: a person opens it again, and so do we.
   await eventually(
     () =>
-      fillSignalForm(page, name, payload).then(
+      fillForm(page, kind, name, payload).then(
         () => true,
         () => page.reload().then(() => false),
       ),
-    {
-      timeoutMs: 60_000,
-      what: `the form of ${name}`,
-    },
+    { timeoutMs: 60_000, what: `the form of ${name}` },
   )
   if (picture !== undefined) await page.screenshot({ path: join(pictures, picture) })
   const dialog = page.locator('dialog[open]')
@@ -152,13 +153,13 @@ async function sendSignal(page: Page, name: string, payload: object, picture?: s
   await dialog.waitFor({ state: 'hidden' })
 }
 
-async function fillSignalForm(page: Page, name: string, payload: object): Promise<void> {
+async function fillForm(page: Page, kind: Kind, name: string, payload: object): Promise<void> {
   const timeout = 8_000
   await page.getByRole('button', { name: 'More Actions' }).first().click({ timeout })
-  await page.locator('.menu-item-wrapper:visible', { hasText: 'Send a Signal' }).first().click({ timeout })
+  await page.locator('.menu-item-wrapper:visible', { hasText: menuItem[kind] }).first().click({ timeout })
   const dialog = page.locator('dialog[open]')
-  await dialog.getByTestId('signal-select-button').click({ timeout })
-  const options = dialog.locator('#signal-select-select [role=option]')
+  await dialog.getByTestId(`${kind}-select-button`).click({ timeout })
+  const options = dialog.locator(`#${kind}-select-select [role=option]`)
   await options
     .filter({ hasText: new RegExp(`^\\s*${name}`) })
     .first()
@@ -184,7 +185,7 @@ describe('the page of a migration in the Temporal UI', () => {
     expect(text).toContain(`{"gate":"expand","by":"your name","token":"${waiting.token}"}`)
     await page.screenshot({ path: join(pictures, 'gate.png') })
 
-    await sendSignal(page, 'approve', { gate: 'expand', by: 'ana', token: waiting.token }, 'signal.png')
+    await send(page, 'signal', 'approve', { gate: 'expand', by: 'ana', token: waiting.token }, 'signal.png')
     await eventually(async () => (await phaseOf(handle)) === 'backfill', {
       timeoutMs: 30_000,
       what: 'the backfill',
@@ -196,7 +197,7 @@ describe('the page of a migration in the Temporal UI', () => {
     await untilPageSays(page, /Backfill\s+█*░/)
     await page.screenshot({ path: join(pictures, 'details.png') })
 
-    await sendSignal(page, 'pause', { by: 'ana', reason: 'lunch' })
+    await send(page, 'signal', 'pause', { by: 'ana', reason: 'lunch' })
     await eventually(async () => (await handle.status()).waitingFor === 'resume', {
       timeoutMs: 30_000,
       what: 'the pause',
@@ -204,27 +205,49 @@ describe('the page of a migration in the Temporal UI', () => {
     await untilPageSays(page, 'Paused by ana')
     await page.screenshot({ path: join(pictures, 'paused.png') })
 
-    await sendSignal(page, 'abort', { by: 'ana', reason: 'only trying' })
+    await send(page, 'signal', 'abort', { by: 'ana', reason: 'only trying' })
     const { outcome } = await handle.result()
     expect(outcome).toBe('aborted')
     await page.reload()
     await untilPageSays(page, 'aborted, the old side serves')
     await page.goto(page.url().replace('user-metadata', 'timeline'))
-    await page.locator('svg text').first().waitFor()
+    const timeline = await untilPageSays(page, 'winding down')
+    for (const line of ['copying, lane 1 of 2', 'applying the change log', 'pause', 'abort'])
+      expect(timeline).toContain(line)
     await page.screenshot({ path: join(pictures, 'timeline.png') })
     await page.close()
   })
 
-  test('an approval that does not fit is refused, and the page says why', async () => {
+  test('an approval that does not fit is refused: by signal the page says why, by update the form does', async () => {
     const handle = await client.start(definition('ui-refusal'))
-    await eventually(async () => (await handle.status()).detail?.gate, {
+    const gate = await eventually(async () => (await handle.status()).detail?.gate, {
       timeoutMs: 30_000,
       what: 'the gate of expand',
     })
     const page = await openDetails(handle)
-    await sendSignal(page, 'approve', { gate: 'expand', by: 'ana', token: 'wrong' })
+    await send(page, 'signal', 'approve', { gate: 'expand', by: 'ana', token: 'wrong' })
     await untilPageSays(page, 'refused approve: the token does not fit')
     expect((await handle.status()).detail?.gate?.approval).toBeUndefined()
+
+    await fillForm(page, 'update', 'approve', { gate: 'expand', by: 'ana', token: 'wrong' })
+    const dialog = page.locator('dialog[open]')
+    await dialog.getByTestId('confirm-modal-button').click()
+    await eventually(async () => (await dialog.innerText()).includes('the token does not fit'), {
+      timeoutMs: 20_000,
+      what: 'the refusal in the form',
+    })
+    await page.screenshot({ path: join(pictures, 'update-refused.png') })
+    await page.keyboard.press('Escape')
+    await page.reload()
+
+    await send(page, 'update', 'approve', { gate: 'expand', by: 'ana', token: gate.token })
+    await eventually(async () => (await phaseOf(handle)) !== 'expand', {
+      timeoutMs: 30_000,
+      what: 'the next phase',
+    })
+    expect((await handle.audit()).some(({ what, by }) => what === 'approved expand' && by === 'ana')).toBe(
+      true,
+    )
     await handle.abort({ by: 'test' })
     await handle.result()
     await page.close()
