@@ -77,7 +77,7 @@ async function approve(handle: MigrationHandle, ...gates: PersonGate[]): Promise
   }
 }
 
-type Case = (client: CrossfadeClient, name: string) => Promise<void>
+type Case = (client: CrossfadeClient, name: string, pool: pg.Pool) => Promise<void>
 
 const cases: Readonly<Record<string, Case>> = {
   async flags(client, name) {
@@ -137,6 +137,20 @@ const cases: Readonly<Record<string, Case>> = {
     await handle.abort({ by: 'recorder' })
     await handle.result()
   },
+  async 'ramp-rolled-back'(client, name, pool) {
+    const handle = await client.start(definition(name, { cutover: { ramp: [{ percent: 100, hold: '1h' }] } }))
+    await approve(handle, 'expand', 'cutover')
+    await until(handle, (detail) => detail.readPercent === 100)
+    // As if somebody wrote to the new side behind everybody's back.
+    await pool.query(
+      `SET session_replication_role = replica; UPDATE "${name}_new" SET full_name = 'wrong'; SET session_replication_role = DEFAULT`,
+    )
+    await until(handle, (detail) => detail.trouble?.code === 'CUTOVER.BREACH')
+    await handle.resume({ by: 'recorder' })
+    await until(handle, (detail) => detail.gate?.gate === 'cutover')
+    await handle.abort({ by: 'recorder' })
+    await handle.result()
+  },
   async 'dry-run'(client, name) {
     await (await client.start(definition(name, { safety: { dryRunMode: true } }))).result()
   },
@@ -171,7 +185,7 @@ try {
     await pool.query(
       `INSERT INTO "${migration}_old" SELECT i, 'first' || i, 'last' || i FROM generate_series(1, 2000) i`,
     )
-    await run(client, migration)
+    await run(client, migration, pool)
     let earlier = 0
     for await (const { runId } of raw.workflow.list({ query: `WorkflowId = '${workflowIdOf(migration)}'` })) {
       const history = await raw.workflow.getHandle(workflowIdOf(migration), runId).fetchHistory()

@@ -29,6 +29,7 @@ describe('recorded histories', () => {
       'pause-configure-abort',
       'abort-after-retire',
       'trouble-resume',
+      'ramp-rolled-back',
       'dry-run',
       'continue-as-new',
     ])
