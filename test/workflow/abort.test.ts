@@ -27,10 +27,10 @@ const since = (world: World, count: number): ActivityName[] =>
     .map(({ name }) => name)
     .filter((name) => !companions.includes(name))
 
-/** Until nothing new was called for a while. */
+/** Until the story called nothing new for a while. */
 async function settled(world: World): Promise<void> {
   let known = -1
-  await eventually(() => known === (known = world.calls.length), { intervalMs: 300 })
+  await eventually(() => known === (known = since(world, 0).length), { intervalMs: 300 })
 }
 
 /** Traffic first, once more after the story has stopped, then the rest; and no activity of the story starts any more. */
