@@ -6,6 +6,7 @@ import {
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
   type WorkflowExecutionDescription,
+  type WorkflowExecutionInfo,
   type WorkflowHandle,
 } from '@temporalio/client'
 import { ApplicationFailure, TypedSearchAttributes } from '@temporalio/common'
@@ -212,38 +213,15 @@ async function ask(
 async function list(client: Client): Promise<MigrationStatus[]> {
   const found: MigrationStatus[] = []
   for await (const workflow of client.workflow.list({ query: `WorkflowType = '${messages.workflowType}'` })) {
-    const name = workflow.workflowId.replace(/^crossfade\//, '')
     if (found.some((other) => other.workflowId === workflow.workflowId)) continue // an earlier run of the same migration
-    found.push({
-      name,
-      workflowId: workflow.workflowId,
-      runId: workflow.runId,
-      execution: workflow.status.name,
-      phase: workflow.typedSearchAttributes.get(crossfadePhase) ?? '?',
-      waitingFor: workflow.typedSearchAttributes.get(crossfadeWaitingFor) ?? '?',
-      database: workflow.typedSearchAttributes.get(crossfadeDatabase) ?? '?',
-      startedAt: workflow.startTime.toISOString(),
-      closedAt: workflow.closeTime?.toISOString(),
-      historyEvents: workflow.historyLength,
-      activities: [],
-      detail: undefined,
-    })
+    found.push(toStanding(workflow))
   }
   return found
 }
 
 function toStatus(described: WorkflowExecutionDescription, detail: StatusView | undefined): MigrationStatus {
   return {
-    name: described.workflowId.replace(/^crossfade\//, ''),
-    workflowId: described.workflowId,
-    runId: described.runId,
-    execution: described.status.name,
-    phase: described.typedSearchAttributes.get(crossfadePhase) ?? '?',
-    waitingFor: described.typedSearchAttributes.get(crossfadeWaitingFor) ?? '?',
-    database: described.typedSearchAttributes.get(crossfadeDatabase) ?? '?',
-    startedAt: described.startTime.toISOString(),
-    closedAt: described.closeTime?.toISOString(),
-    historyEvents: described.historyLength,
+    ...toStanding(described),
     activities: (described.raw.pendingActivities ?? []).map((activity) => ({
       type: activity.activityType?.name ?? '?',
       attempt: activity.attempt ?? 1,
@@ -251,6 +229,25 @@ function toStatus(described: WorkflowExecutionDescription, detail: StatusView | 
       failure: activity.lastFailure?.message ?? undefined,
     })),
     detail,
+  }
+}
+
+/** What Temporal itself knows of a workflow, without asking a worker. */
+function toStanding(workflow: Omit<WorkflowExecutionInfo, 'raw'>): MigrationStatus {
+  const { typedSearchAttributes } = workflow
+  return {
+    name: workflow.workflowId.replace(/^crossfade\//, ''),
+    workflowId: workflow.workflowId,
+    runId: workflow.runId,
+    execution: workflow.status.name,
+    phase: typedSearchAttributes.get(crossfadePhase) ?? '?',
+    waitingFor: typedSearchAttributes.get(crossfadeWaitingFor) ?? '?',
+    database: typedSearchAttributes.get(crossfadeDatabase) ?? '?',
+    startedAt: workflow.startTime.toISOString(),
+    closedAt: workflow.closeTime?.toISOString(),
+    historyEvents: workflow.historyLength,
+    activities: [],
+    detail: undefined,
   }
 }
 

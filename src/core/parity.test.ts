@@ -1,20 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { observedParity, parityLowerBound, provesParity } from './parity.ts'
+import { randomFrom } from '../../test/support/seeded.ts'
 
 const minParity = 0.9999
 const confidence = 0.95
-
-/** mulberry32: the same numbers for the same seed. */
-function randomFrom(start: number): () => number {
-  let state = start >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
 
 /** The fewest comparisons that prove parity with `mismatched` mismatches, by bisection. */
 function fewest(mismatched: number, atLeast = minParity, at = confidence): number {

@@ -13,21 +13,23 @@ export function foundationSteps({ ddl }: Dialect, migration: Migration): DdlStep
   ]
 }
 
+/** What the new tables get before the copy: unique indexes and checks, and the rest where the definition wants it so. */
+export function earlySteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
+  const isEager = migration.expand.indexes === 'before-backfill'
+  return migration.expand.tables.flatMap((table) => [
+    ...table.indexes.filter((index) => index.unique || isEager).map((index) => ddl.createIndex(table, index)),
+    ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
+    ...(isEager ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)) : []),
+  ])
+}
+
 /** What follows once both sides exist. Capture comes last: from then on no change is lost. */
 export function captureSteps(dialect: Dialect, migration: Migration, groups: Groups): DdlStep[] {
   const { ddl } = dialect
   const tables = Object.values(tablesOf(migration)).flat()
   return [
     ddl.registerTables(tables),
-    ...migration.expand.tables.flatMap((table) => [
-      ...table.indexes
-        .filter((index) => index.unique || migration.expand.indexes === 'before-backfill')
-        .map((index) => ddl.createIndex(table, index)),
-      ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
-      ...(migration.expand.indexes === 'before-backfill'
-        ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key))
-        : []),
-    ]),
+    ...earlySteps(dialect, migration),
     ...migration.mappings
       .filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target)))
       .map(({ source, target }) => ddl.copyGrants(source, target)),

@@ -5,7 +5,7 @@ import { tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { DdlStep, Dialect, TableDescription, Transaction } from '../database/index.ts'
 import { fingerprint, forwardLinks, type Migration } from '../definition/index.ts'
-import { completionSteps, foundationSteps } from '../ddl/expand-steps.ts'
+import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import {
   checkKeys,
@@ -172,7 +172,6 @@ async function checkExpressions(
 }
 
 function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
-  const { ddl } = dialect
   const of = (phase: PlannedStep['phase'], steps: readonly DdlStep[]): PlannedStep[] =>
     steps.map(({ title, lock, sql }) => ({ phase, title, lock, sql }))
   const names = tablesOf(migration)
@@ -184,17 +183,8 @@ function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
     lock,
     sql: [],
   })
-  const early = migration.expand.tables.flatMap((table) => [
-    ...table.indexes
-      .filter((index) => index.unique || migration.expand.indexes === 'before-backfill')
-      .map((index) => ddl.createIndex(table, index)),
-    ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
-    ...(migration.expand.indexes === 'before-backfill'
-      ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key))
-      : []),
-  ])
   return [
-    ...of('expand', [...foundationSteps(dialect, migration), ...early]),
+    ...of('expand', [...foundationSteps(dialect, migration), ...earlySteps(dialect, migration)]),
     words(
       'expand',
       `Capture every change of ${sources} by statement triggers`,

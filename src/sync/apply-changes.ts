@@ -181,7 +181,7 @@ export function secondLooks(
     .map((key) => ({ kind: 'look-again', key, lookAfter: chunks }))
 }
 
-function distinctKeys(entries: readonly ChangeLogEntry[]): Key[] {
+export function distinctKeys(entries: readonly ChangeLogEntry[]): Key[] {
   return [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
 }
 

@@ -1,7 +1,7 @@
 import type { LogEntryInput, SyncGroup, Transaction } from '../database/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { rest, type Workplace } from '../copy/workplace.ts'
-import { applyRound, secondLooks } from './apply-changes.ts'
+import { applyRound, distinctKeys, secondLooks } from './apply-changes.ts'
 
 const batchKeys = 500
 
@@ -19,8 +19,7 @@ export async function drainWithin(
     for (;;) {
       const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)
       if (entries.length === 0) break
-      const keys = [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
-      const { busy, gone, chunks } = await copy.copyKeys(tx, scope, group, keys, 'wait')
+      const { busy, gone, chunks } = await copy.copyKeys(tx, scope, group, distinctKeys(entries), 'wait')
       // An applier that read a row before it went may still be about to add it: the second look is not for this transaction.
       await changeLog.put(tx, scope, group, [
         ...busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })),

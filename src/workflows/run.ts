@@ -325,10 +325,6 @@ export class MigrationRun {
     return undefined
   }
 
-  reopenGate(gate: PersonGate): void {
-    this.forget(`gate ${gate}`)
-  }
-
   /** Stops until a person resumes, or aborts. */
   async needPerson(trouble: Omit<Trouble, 'at'>): Promise<void> {
     const { state } = this

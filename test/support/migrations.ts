@@ -6,6 +6,7 @@ import type { PersonGate } from '../../src/core/gates.ts'
 import { isBefore, phases, type Phase } from '../../src/core/phases.ts'
 import type { StatusView } from '../../src/core/state.ts'
 import { crossfadePhase } from '../../src/workflows/search-attributes.ts'
+import { randomFrom } from './seeded.ts'
 import { eventually } from './wait.ts'
 
 /** `CROSSFADE_TORTURE=long` runs longer and larger; the short form fits into every run of CI. */
@@ -24,14 +25,7 @@ export interface Chance {
 export function chance(t: Pick<TestContext, 'task'>): Chance {
   const seed = Number(process.env['CROSSFADE_SEED'] ?? randomInt(2 ** 31))
   process.stderr.write(`${t.task.name}: CROSSFADE_SEED=${seed}\n`)
-  let state = seed >>> 0
-  // mulberry32
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
+  const next = randomFrom(seed)
   return { seed, between: (least, most) => least + Math.floor(next() * (most - least + 1)) }
 }
 

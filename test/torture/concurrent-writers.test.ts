@@ -11,21 +11,11 @@ import {
   type Session,
 } from '../support/both-sides.ts'
 import { postgresVersions } from '../support/postgres.ts'
+import { randomFrom } from '../support/seeded.ts'
 
 const seed = Number(process.env['CROSSFADE_SEED'] ?? Date.now() % 1_000_000)
 const writeForMs = 12_000
 const keys = 2_000
-
-/** mulberry32: the same numbers for the same seed. */
-function randomFrom(start: number): () => number {
-  let state = start >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-}
 
 const schema = `
   CREATE TABLE users (id bigint PRIMARY KEY, name text, score int NOT NULL, active boolean NOT NULL DEFAULT true);
