@@ -139,12 +139,13 @@ export async function checkDatabase(name: string, migrations: readonly Migration
   }
   const { catalog } = database.dialect
   const tables = migrations.flatMap((migration) => tablesOf(migration).old)
+  const all = migrations.flatMap((migration) => Object.values(tablesOf(migration)).flat())
   try {
     return await database.transaction(
       async (tx) => {
         const version = await catalog.version(tx)
         const [tooOld] = checkServer(version)
-        const missing = await catalog.missingPrivileges(tx, tables)
+        const missing = await catalog.missingPrivileges(tx, all)
         return [
           passed(label('Database'), maskSecrets(databaseUrl(name))),
           tooOld

@@ -66,6 +66,8 @@ export interface TableDescription {
   }[]
   readonly triggers: readonly string[]
   readonly inheritors: number
+  /** Row-level security hides rows of it from our role, or could. */
+  readonly hidesRows: boolean
 }
 
 export interface ChangeLogEntry {
@@ -222,6 +224,7 @@ export interface Dialect {
     locate(tx: Transaction, scope: Scope, tables: readonly TableName[]): Promise<TableName[]>
     /** @throws `PLAN.COLUMN_MISSING`, `PLAN.TABLE_MISSING` */
     resolveLink(tx: Transaction, link: Link): Promise<ResolvedLink>
+    /** GRANT statements that a migration of these tables lacks; those that do not stand yet are created in their schema. */
     missingPrivileges(tx: Transaction, tables: readonly TableName[]): Promise<string[]>
     activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>
     blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>

@@ -205,6 +205,22 @@ export function checkSwap(migration: Migration): Finding[] {
     }))
 }
 
+/** Our sessions run with row_security = off: what a policy would hide is an error there, so it is said before anything begins. */
+export function checkRowSecurity(tables: readonly (TableDescription | undefined)[]): Finding[] {
+  return tables.flatMap((found) =>
+    found?.hidesRows
+      ? [
+          {
+            rule: 'row-security',
+            severity: 'refusal' as const,
+            message: `Row-level security of ${formatTable(found.table)} applies to the role of the URL: rows could be hidden from the copy.`,
+            mend: `ALTER ROLE … BYPASSRLS for that role; where it owns the table, ALTER TABLE ${formatTable(found.table)} NO FORCE ROW LEVEL SECURITY; is enough.`,
+          },
+        ]
+      : [],
+  )
+}
+
 /** A cautious pace for the estimate: what a gentle backfill makes on small machines. */
 const rowsPerSecond = 10_000
 

@@ -9,6 +9,7 @@ import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-step
 import { isCrossfadeError } from '../errors/index.ts'
 import {
   checkKeys,
+  checkRowSecurity,
   checkServer,
   checkSource,
   checkSwap,
@@ -48,8 +49,9 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
         const fresh = await describeAll(tx, dialect, names.new)
         const findings = [
           ...checkServer(version),
-          ...(await checkRights(tx, dialect, names.old)),
+          ...(await checkRights(tx, dialect, [...names.old, ...names.new])),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
+          ...checkRowSecurity([...old, ...fresh].map(({ found }) => found)),
           ...migration.mappings.flatMap((mapping) => {
             const source = find(old, mapping.source)
             const target = find(fresh, mapping.target)

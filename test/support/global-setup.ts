@@ -30,6 +30,7 @@ declare module 'vitest' {
     /** The bundle of src/workflows, made once per run. */
     workflowBundlePath: string | null
     chromium: string | null
+    pgbouncer: string | null
   }
 }
 
@@ -88,6 +89,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('temporalTestServer', findTestServer())
     project.provide('workflowBundlePath', bundle)
     project.provide('chromium', findChromium())
+    project.provide('pgbouncer', findPgbouncer())
   } catch (error) {
     await teardown()
     throw isCrossfadeError(error) ? new Error(`${error.message}\n  → ${error.mend}`, { cause: error }) : error
@@ -157,6 +159,12 @@ function findTestServer(): string | null {
 function findChromium(): string | null {
   const found = process.env['CROSSFADE_CHROMIUM'] ?? findOnPath('chromium') ?? findOnPath('google-chrome')
   if (!found) missing('Chromium', 'apt-get install chromium, or CROSSFADE_CHROMIUM=/path/to/chromium')
+  return found ?? null
+}
+
+function findPgbouncer(): string | null {
+  const found = findOnPath('pgbouncer') ?? ['/usr/sbin/pgbouncer'].find(isExecutable)
+  if (!found) missing('PgBouncer', 'apt-get install pgbouncer')
   return found ?? null
 }
 

@@ -27,7 +27,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   const relation = (
     await tx.query(
       `SELECT c.oid, c.relkind, c.relispartition, c.reltuples::bigint AS rows, pg_table_size(c.oid) AS bytes, ` +
-        `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors ` +
+        `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors, row_security_active(c.oid) AS hides_rows ` +
         `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
       [table.schema, table.name],
     )
@@ -56,6 +56,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     rowsEstimated: Math.max(0, Number(relation['rows'])),
     bytes: Number(relation['bytes']),
     inheritors: Number(relation['inheritors']),
+    hidesRows: isTrue(relation['hides_rows']),
     columns: columns.rows.map((row) => ({
       name: row['attname'] ?? '',
       type: row['type'] ?? '',
@@ -202,6 +203,12 @@ export const missingPrivileges: Dialect['catalog']['missingPrivileges'] = async 
   const role = database.rows[0]?.['role'] ?? ''
   if (!isTrue(database.rows[0]?.['ok']))
     missing.push(`GRANT CREATE ON DATABASE "${database.rows[0]?.['name'] ?? ''}" TO "${role}"`)
+  // Creating a table needs it, and so does renaming one: https://www.postgresql.org/docs/18/ddl-priv.html#DDL-PRIV-CREATE
+  const schemas = await tx.query(
+    `SELECT nspname AS name FROM pg_namespace WHERE nspname = ANY ($1::text[]) AND NOT has_schema_privilege(oid, 'CREATE') ORDER BY 1`,
+    [tables.map(({ schema }) => schema)],
+  )
+  for (const schema of schemas.rows) missing.push(`GRANT CREATE ON SCHEMA "${schema['name']}" TO "${role}"`)
   for (const table of tables) {
     const owner = await tx.query(
       `SELECT pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS ok FROM pg_class WHERE oid = to_regclass($1)`,

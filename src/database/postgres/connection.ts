@@ -1,7 +1,8 @@
+import { randomUUID } from 'node:crypto'
 import pg from 'pg'
 import { CrossfadeError } from '../../errors/index.ts'
 import type { Database, Row, Transaction, TransactionOptions } from '../database.ts'
-import { isConnectionLoss } from './errors.ts'
+import { isConnectionLoss, sqlState } from './errors.ts'
 import { postgres } from './dialect.ts'
 import { sessionSettings } from './session.ts'
 
@@ -9,6 +10,9 @@ import { sessionSettings } from './session.ts'
 const rawText = { getTypeParser: () => (value: string | Buffer) => value.toString() }
 
 const connectTimeoutMs = 5_000
+
+/** So often is a statement outside of a transaction looked at, whether it waits for a lock. */
+const lockWatchMs = 500
 
 class PostgresDatabase implements Database {
   readonly dialect = postgres
@@ -43,28 +47,62 @@ class PostgresDatabase implements Database {
     }
   }
 
+  /**
+   * Behind a transaction pooler two statements may run in two backends: nothing is set here, and the backend is found by a mark in
+   * the statement's own text.
+   */
   async standalone(sql: string, options: { lockTimeoutMs: number; signal?: AbortSignal }): Promise<void> {
     const client = await this.#pool.connect()
-    const pid = (client as unknown as { processID: number }).processID
     let broken: Error | undefined
     const onError = (error: Error): void => void (broken = error) // without a listener it would end the process
     client.on('error', onError)
-    const cancel = (): void =>
-      void this.#pool.query('SELECT pg_cancel_backend($1)', [pid]).catch(() => undefined)
+    const mark = `crossfade ${randomUUID()}`
+    const cancel = (): void => void this.#cancelMarked(mark).catch(() => undefined)
     options.signal?.addEventListener('abort', cancel)
+    let hasWaitedTooLong = false
+    const watch = setInterval(() => {
+      this.#cancelWhereItWaits(mark, options.lockTimeoutMs).then(
+        (cancelled) => void (hasWaitedTooLong ||= cancelled),
+        () => undefined,
+      )
+    }, lockWatchMs)
     try {
-      await client.query(`SET lock_timeout = ${Math.ceil(options.lockTimeoutMs)}`)
-      await client.query(sql)
+      await client.query(`/* ${mark} */ ${sql}`)
+    } catch (error) {
+      throw hasWaitedTooLong ? asLockTimeout(error) : error
     } finally {
+      clearInterval(watch)
       options.signal?.removeEventListener('abort', cancel)
       client.off('error', onError)
-      client.release(broken ?? true) // session settings must not reach the next user
+      client.release(broken)
     }
+  }
+
+  async #cancelMarked(mark: string, condition = 'true', values: readonly unknown[] = []): Promise<boolean> {
+    const { rowCount } = await this.#pool.query(
+      `SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND starts_with(query, $1) AND ${condition}`,
+      [`/* ${mark} */`, ...values],
+    )
+    return (rowCount ?? 0) > 0
+  }
+
+  /** `waitstart` came with 14: https://www.postgresql.org/docs/18/view-pg-locks.html */
+  #cancelWhereItWaits(mark: string, lockTimeoutMs: number): Promise<boolean> {
+    return this.#cancelMarked(
+      mark,
+      `EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND NOT l.granted AND l.waitstart < clock_timestamp() - $2 * interval '1 millisecond')`,
+      [lockTimeoutMs],
+    )
   }
 
   async close(): Promise<void> {
     await this.#pool.end()
   }
+}
+
+/** A statement that we cancelled because it waited for a lock is what lock_timeout would have made of it: worth another attempt. */
+function asLockTimeout(error: unknown): unknown {
+  return sqlState(error) === '57014' ? Object.assign(error as object, { code: '55P03' }) : error
 }
 
 /** Rule 8: an answer to COMMIT that was lost is neither done nor failed. */

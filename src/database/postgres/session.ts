@@ -11,6 +11,9 @@ export const evaluationSettings: Readonly<Record<string, string>> = {
   IntervalStyle: 'postgres',
   extra_float_digits: '1',
   bytea_output: 'hex',
+  // A policy that hides rows from us must be an error, never a copy without them.
+  // https://www.postgresql.org/docs/18/ddl-rowsecurity.html, "row_security"
+  row_security: 'off',
   standard_conforming_strings: 'on',
 }
 
