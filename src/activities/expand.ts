@@ -6,6 +6,7 @@ import { fingerprint, type Migration } from '../definition/index.ts'
 import { captureSteps, completionSteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
+import { assertCaptured } from '../sync/capture.ts'
 import { makePlan, planToken } from '../plan/make-plan.ts'
 import type { DdlSummary } from './contract.ts'
 import type { Bodies, Surroundings } from './surroundings.ts'
@@ -69,20 +70,7 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
 
     async checkCapture(ref, around) {
       const { place, groups } = await around.enter(ref)
-      const { database, scope } = place
-      const findings: string[] = []
-      for (const group of groups.forward)
-        findings.push(
-          ...(await database.transaction((tx) => database.dialect.triggers.check(tx, scope, group))),
-        )
-      if (findings.length === 0) return
-      throw new CrossfadeError({
-        kind: 'refused',
-        code: 'SYNC.NOT_CAPTURED',
-        message: `Not every change is captured: ${findings.join('; ')}.`,
-        mend: 'Abort this migration and start it again: what was written meanwhile may be missing from the change log.',
-        details: { findings },
-      })
+      await place.database.transaction((tx) => assertCaptured(place, tx, groups.forward))
     },
 
     async checkDrift({ token, ...ref }, around) {

@@ -4,6 +4,7 @@ import type { Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { ParityCounts, SyncGroup } from '../database/index.ts'
 import { createLagThrottle } from '../backfill/throttle.ts'
+import { captureFindings, notCaptured } from '../sync/capture.ts'
 import { readChangeLogs } from '../sync/apply-changes.ts'
 import { sampleParity } from '../verify/sample.ts'
 import { verifyLane } from '../verify/verify-lane.ts'
@@ -47,6 +48,7 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
 
   async readParity({ direction, ...ref }, { enter }) {
     const { place, groups } = await enter(ref)
+    await assertComparisonsHold(place, groups[direction])
     return readEvidence(place, groups, { direction })
   },
 
@@ -57,6 +59,8 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
     const direction = await leadingDirection(place)
     const leading = groups[direction]
     const isBreached = async (): Promise<string | undefined> => {
+      const findings = await place.database.transaction((tx) => captureFindings(place, tx, leading))
+      if (findings.length > 0) return `not every change is captured: ${findings.join('; ')}`
       const { sample } = await readEvidence(place, groups, { direction })
       const late = (await readChangeLogs(place, leading)).find((log) => log.oldestAgeSec > lagThreshold)
       if (late)
@@ -73,6 +77,25 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
 async function leadingDirection({ database, scope }: Workplace): Promise<'forward' | 'reverse'> {
   const flags = await database.transaction((tx) => database.dialect.flags.read(tx, scope), { readOnly: true })
   return flags?.primary === 'new' ? 'reverse' : 'forward'
+}
+
+/**
+ * While a change can pass unseen, what was compared before proves nothing: it is forgotten, so that the gate stays shut until
+ * everything was compared again.
+ * @throws `SYNC.NOT_CAPTURED`
+ */
+async function assertComparisonsHold(place: Workplace, groups: readonly SyncGroup[]): Promise<void> {
+  const { database, scope } = place
+  const findings = await database.transaction(async (tx) => {
+    const found = await captureFindings(place, tx, groups)
+    if (found.length > 0) await database.dialect.ranges.reset(tx, scope, 'verify')
+    return found
+  })
+  if (findings.length > 0)
+    throw notCaptured(
+      findings,
+      'Enable it again (ALTER TABLE … ENABLE ALWAYS TRIGGER …) and resume: everything is compared again, and what was missed is copied.',
+    )
 }
 
 const linkIds = (groups: readonly SyncGroup[]): string[] =>

@@ -68,6 +68,8 @@ export interface TableDescription {
   readonly inheritors: number
   /** Row-level security hides rows of it from our role, or could. */
   readonly hidesRows: boolean
+  /** Subscriptions that write it: their apply workers fire no statement triggers. */
+  readonly subscriptions: readonly string[]
 }
 
 export interface ChangeLogEntry {
@@ -273,7 +275,7 @@ export interface Dialect {
       settings: SyncSettings,
     ): Promise<void>
     remove(tx: Transaction, scope: Scope, group: SyncGroup): Promise<void>
-    /** The triggers that a statement would meet now, or what is wrong: disabled, missing, replaced. */
+    /** What is wrong with the triggers that a statement would meet now: disabled, missing, or passed by; empty where nothing is. */
     check(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly string[]>
   }
   readonly journal: {

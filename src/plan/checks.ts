@@ -62,6 +62,15 @@ export function checkSource(table: TableName, found: TableDescription | undefine
         mend: 'Only plain tables can be sources today.',
       },
     ]
+  if (found.subscriptions.length > 0)
+    return [
+      {
+        rule: 'source-subscribed',
+        severity: 'refusal',
+        message: `${name} is written by the subscription ${found.subscriptions.join(', ')}, whose apply worker fires no statement triggers: its changes would not be captured.`,
+        mend: 'Migrate on the publisher, or take the table out of the publication first.',
+      },
+    ]
   const others = found.triggers.filter((trigger) => trigger.startsWith('_crossfade_'))
   if (others.length > 0)
     return [

@@ -1,13 +1,15 @@
 import type { LogEntryInput, SyncGroup, Transaction } from '../database/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { rest, type Workplace } from '../copy/workplace.ts'
+import { assertCaptured } from './capture.ts'
 import { applyRound, distinctKeys, secondLooks } from './apply-changes.ts'
 
 const batchKeys = 500
 
 /**
  * Copies everything that a change log holds inside the caller's transaction, which has the tables to itself.
- * @throws `CUTOVER.NOT_DRAINED` when something is left: a key that the other side refuses, or one that is not due yet.
+ * @throws `CUTOVER.NOT_DRAINED` when something is left: a key that the other side refuses, or one that is not due yet;
+ *   `SYNC.NOT_CAPTURED` when an empty log proves nothing.
  */
 export async function drainWithin(
   { database, scope }: Workplace,
@@ -15,6 +17,7 @@ export async function drainWithin(
   group: SyncGroup,
 ): Promise<void> {
   const { changeLog, copy } = database.dialect
+  await assertCaptured({ database, scope }, tx, [group])
   for (const attempts of ['fresh', 'retried'] as const)
     for (;;) {
       const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)

@@ -52,6 +52,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   )
   return {
     table,
+    subscriptions: await subscriptionsOf(tx, table),
     kind: tableKind(relation),
     rowsEstimated: Math.max(0, Number(relation['rows'])),
     bytes: Number(relation['bytes']),
@@ -72,6 +73,15 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     })),
     triggers: triggers.rows.map((row) => row['tgname'] ?? ''),
   }
+}
+
+/** https://www.postgresql.org/docs/18/logical-replication-architecture.html: the apply process fires row triggers only. */
+export async function subscriptionsOf(tx: Transaction, table: TableName): Promise<string[]> {
+  const result = await tx.query(
+    'SELECT s.subname FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid WHERE r.srrelid = to_regclass($1) ORDER BY 1',
+    [quoteTable(table)],
+  )
+  return result.rows.map((row) => row['subname'] ?? '')
 }
 
 function tableKind(relation: Row): 'table' | 'partitioned' | 'partition' | 'view' | 'other' {

@@ -1,5 +1,6 @@
 import type { Dialect, ResolvedLink, Scope, SyncGroup, SyncSettings, TriggerMode } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
+import { subscriptionsOf } from './catalog.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { functionName, keyNames, ourTable, triggerName } from './objects.ts'
 import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
@@ -257,7 +258,11 @@ export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) =>
 
 export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
   const findings: string[] = []
-  for (const watched of group.watched)
+  for (const watched of group.watched) {
+    for (const subscription of await subscriptionsOf(tx, watched.table))
+      findings.push(
+        `subscription ${subscription} writes ${watched.table.schema}.${watched.table.name} without firing statement triggers`,
+      )
     for (const event of events) {
       const name = triggerName(scope, group, event)
       const result = await tx.query(
@@ -272,5 +277,6 @@ export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
           `trigger ${name} on ${watched.table.schema}.${watched.table.name} is not enabled for every session`,
         )
     }
+  }
   return findings
 }

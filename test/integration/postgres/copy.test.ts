@@ -213,6 +213,56 @@ const shapes: Shape[] = [
     gone: toKeys('-infinity'),
   },
   {
+    name: 'an enum, whose order is not that of its text, and bytea',
+    schema: `CREATE TYPE stage AS ENUM ('zeta', 'alpha', 'midst'); CREATE TABLE s (a stage, b bytea, v int, PRIMARY KEY (a, b)); CREATE TABLE t (a stage, b bytea, v int, PRIMARY KEY (a, b));
+      INSERT INTO s SELECT (ARRAY['alpha', 'zeta', 'midst']::stage[])[1 + i % 3], decode(md5(i::text), 'hex'), i FROM generate_series(1, 1100) i;
+      INSERT INTO s VALUES ('zeta', '', 0), ('alpha', '\\x00', 1), ('midst', '\\xff00ff', 2)`,
+    definition: mapping({ a: 'a', b: 'b' }, { v: true }, { v: true }),
+    source: 'SELECT a::text, b, v FROM s',
+    target: 'SELECT a::text, b, v FROM t',
+    rows: 1103,
+    change: `UPDATE s SET v = 9 WHERE b = ''; DELETE FROM s WHERE b = '\\xff00ff'`,
+    changed: [['zeta', '\\x']],
+    gone: [['midst', '\\xff00ff']],
+  },
+  {
+    name: 'citext on both sides, and no primary key but a unique index',
+    schema: `CREATE EXTENSION citext; CREATE TABLE s (id citext NOT NULL, v text); CREATE UNIQUE INDEX s_id ON s (id); CREATE TABLE t (id citext NOT NULL, v text); CREATE UNIQUE INDEX t_id ON t (id);
+      INSERT INTO s SELECT CASE WHEN i % 2 = 0 THEN 'Key' ELSE 'kEY' END || i, 'v' || i FROM generate_series(1, 1100) i`,
+    definition: mapping({ id: 'id' }, { v: true }, { v: true }),
+    source: 'SELECT id::text, v FROM s',
+    target: 'SELECT id::text, v FROM t',
+    rows: 1100,
+    change: `UPDATE s SET v = 'x' WHERE id = 'key5'; DELETE FROM s WHERE id = 'KEY6'`,
+    changed: toKeys('kEY5'),
+    gone: toKeys('Key6'),
+  },
+  {
+    name: 'numeric with NaN, infinities and more digits than any number of JavaScript',
+    schema: `CREATE TABLE s (id numeric PRIMARY KEY, v int); CREATE TABLE t (id numeric PRIMARY KEY, v int);
+      INSERT INTO s SELECT i + 0.1234567890123456789012345, i FROM generate_series(-550, 549) i; INSERT INTO s VALUES ('NaN', 1), ('Infinity', 2), ('-Infinity', 3)`,
+    definition: mapping({ id: 'id' }, { v: true }, { v: true }),
+    source: 'SELECT id::text, v FROM s',
+    target: 'SELECT id::text, v FROM t',
+    rows: 1103,
+    change: `UPDATE s SET v = 9 WHERE id IN ('NaN', '-Infinity', 1.1234567890123456789012345); DELETE FROM s WHERE id = 'Infinity'`,
+    changed: toKeys('NaN', '-Infinity', '1.1234567890123456789012345'),
+    gone: toKeys('Infinity'),
+  },
+  {
+    name: 'dates, floats, booleans and network addresses together',
+    schema: `CREATE TABLE s (d date, f float8, o boolean, n inet, v int, PRIMARY KEY (d, f, o, n)); CREATE TABLE t (d date, f float8, o boolean, n inet, v int, PRIMARY KEY (d, f, o, n));
+      INSERT INTO s SELECT date '2020-02-28' + i % 5, i / 3.0, i % 2 = 0, '10.0.0.0'::inet + i, i FROM generate_series(1, 1100) i;
+      INSERT INTO s VALUES ('infinity', 'NaN', true, '::1', 1), ('-infinity', '-Infinity', false, '10.0.0.0/8', 2), ('0044-03-15 BC', '1e-300', false, '1.1.1.1', 3)`,
+    definition: mapping({ d: 'd', f: 'f', o: 'o', n: 'n' }, { v: true }, { v: true }),
+    source: 'SELECT d::text, f, o, n, v FROM s',
+    target: 'SELECT d::text, f, o, n, v FROM t',
+    rows: 1103,
+    change: `UPDATE s SET v = 9 WHERE d = '0044-03-15 BC'; DELETE FROM s WHERE d = 'infinity'`,
+    changed: [['0044-03-15 BC', '1e-300', 'false', '1.1.1.1/32']],
+    gone: [['infinity', 'NaN', 'true', '::1/128']],
+  },
+  {
     name: 'nothing but its key',
     schema: `CREATE TABLE s (a int, b int, PRIMARY KEY (a, b)); CREATE TABLE t (a int, b int, PRIMARY KEY (a, b));
       INSERT INTO s SELECT i, i FROM generate_series(1, 1100) i; INSERT INTO t VALUES (4, 4)`,

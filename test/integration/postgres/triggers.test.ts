@@ -1,8 +1,11 @@
 import { describe, expect, test, type TestContext } from 'vitest'
+import { checkRowSecurity, checkSource } from '../../../src/plan/checks.ts'
 import { applyRound } from '../../../src/sync/apply-changes.ts'
+import { captureFindings } from '../../../src/sync/capture.ts'
+import { drainWithin } from '../../../src/sync/drain.ts'
 import { toKeys, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { prepare, differences, kinds, uncaptured, timed } from '../../support/held-users.ts'
-import { postgresVersions } from '../../support/postgres.ts'
+import { postgresVersions, withDatabase } from '../../support/postgres.ts'
 import { eventually } from '../../support/wait.ts'
 
 describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) => {
@@ -208,6 +211,13 @@ describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) 
           ),
       },
       {
+        name: 'a truncation that cascades from another table',
+        write: (m) =>
+          m.sql(
+            `CREATE TABLE tenants (id int PRIMARY KEY); INSERT INTO tenants VALUES (1); ALTER TABLE users ADD tenant int REFERENCES tenants; TRUNCATE tenants CASCADE`,
+          ),
+      },
+      {
         name: 'a session with session_replication_role = replica',
         write: (m) =>
           m.sql(
@@ -294,6 +304,83 @@ describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) 
       )
       expect(pending).toEqual(toKeys(1, 99))
     })
+  })
+
+  test('a subscription that writes the source passes by statement triggers, so it is refused and noticed', async (t) => {
+    const m = await prepare(t, version)
+    await m.backfill()
+    const publisher = await withDatabase(t, version)
+    await publisher.pool.query(
+      `CREATE TABLE users (id int PRIMARY KEY, name text, active boolean NOT NULL DEFAULT true); CREATE PUBLICATION p FOR TABLE users`,
+    )
+    const slot = `s_${m.test.name}`
+    await publisher.pool.query(`SELECT pg_create_logical_replication_slot('${slot}', 'pgoutput')`)
+    const source = { schema: 'public', name: 'users' }
+    const plan = async (): Promise<string[]> => {
+      const found = await m.database.transaction((tx) => m.database.dialect.catalog.describeTable(tx, source))
+      return checkSource(source, found).map(({ rule }) => rule)
+    }
+    expect(await plan()).toEqual(['source-followed'])
+    await m.sql(
+      `CREATE SUBSCRIPTION ${slot} CONNECTION 'host=127.0.0.1 port=${m.test.server.port} user=postgres dbname=${publisher.name}' PUBLICATION p WITH (create_slot = false, slot_name = '${slot}', copy_data = false)`,
+    )
+    try {
+      await publisher.pool.query(`INSERT INTO users VALUES (900, 'from afar')`)
+      await eventually(async () => (await m.value(`SELECT name FROM users WHERE id = 900`)) === 'from afar')
+      await m.drain()
+      // This is why: should a version of the server fire them, this line says so.
+      expect(await differences(m)).toMatchObject([{ side: '<', row: '(900,"from afar")' }])
+      expect(await plan()).toEqual(['source-subscribed'])
+      const findings = await m.database.transaction((tx) => captureFindings(m.place, tx, [m.forward]))
+      expect(findings).toEqual([expect.stringContaining(`subscription ${slot} writes public.users`)])
+    } finally {
+      await m.sql(`ALTER SUBSCRIPTION ${slot} DISABLE`)
+      await m.sql(`ALTER SUBSCRIPTION ${slot} SET (slot_name = NONE)`)
+      await m.sql(`DROP SUBSCRIPTION ${slot}`)
+    }
+  })
+
+  test('a trigger that somebody disables keeps a log from being called drained', async (t) => {
+    const m = await prepare(t, version)
+    await m.backfill()
+    await m.sql('ALTER TABLE users DISABLE TRIGGER USER')
+    await expect(m.database.transaction((tx) => drainWithin(m.place, tx, m.forward))).rejects.toMatchObject({
+      code: 'SYNC.NOT_CAPTURED',
+    })
+    await m.sql('ALTER TABLE users ENABLE TRIGGER USER')
+    // Enabled, but not for every session: a replica's would pass unseen.
+    await expect(m.database.transaction((tx) => drainWithin(m.place, tx, m.forward))).rejects.toMatchObject({
+      code: 'SYNC.NOT_CAPTURED',
+    })
+  })
+
+  test('a policy that hides rows is an error, never a copy without them', async (t) => {
+    const m = await prepare(t, version)
+    const role = `limited_${m.test.name}`
+    await m.sql(
+      `CREATE ROLE ${role} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public, _crossfade_m TO ${role}; ALTER TABLE users ENABLE ROW LEVEL SECURITY; CREATE POLICY low ON users USING (id < 3)`,
+    )
+    const hidden = await m.open({ role })
+    const look = hidden.database.transaction((tx) =>
+      hidden.database.dialect.compare.range(
+        tx,
+        m.forward.links[0],
+        { after: undefined, upTo: undefined },
+        10,
+      ),
+    )
+    await expect(look).rejects.toMatchObject({
+      message: expect.stringContaining('row-level security') as string,
+    })
+    const described = await hidden.database.transaction((tx) =>
+      hidden.database.dialect.catalog.describeTable(tx, { schema: 'public', name: 'users' }),
+    )
+    expect(checkRowSecurity([described])).toMatchObject([{ rule: 'row-security', severity: 'refusal' }])
+    const own = await m.database.transaction((tx) =>
+      m.database.dialect.catalog.describeTable(tx, { schema: 'public', name: 'users' }),
+    )
+    expect(checkRowSecurity([own])).toEqual([])
+    await m.sql(`DROP OWNED BY ${role}; DROP ROLE ${role}`)
   })
 
   test('both directions at once do not send a change round', async (t) => {
