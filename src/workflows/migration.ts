@@ -182,6 +182,11 @@ async function requireParity(run: MigrationRun): Promise<void> {
     const evidence = await run.work('reading parity', (act) =>
       act.readParity({ ...run.ref, direction: 'forward' }),
     )
+    if (evidence.rangesCompared === 0) {
+      // Forgotten, because changes could pass unseen meanwhile.
+      await verifyAnew(run)
+      continue
+    }
     run.state.parity = stateParity(evidence, run.migration.verify)
     const gate = parityGate(evidence, run.migration.verify)
     if (gate.open) return
