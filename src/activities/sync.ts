@@ -1,3 +1,4 @@
+import { followPartitions } from '../sync/capture.ts'
 import { applyChanges } from '../sync/apply-changes.ts'
 import { drain, notDrained } from '../sync/drain.ts'
 import type { Bodies } from './surroundings.ts'
@@ -10,6 +11,7 @@ const drainedKeys = 100
 export const syncActivities: Pick<Bodies, 'applyChanges' | 'drainChangeLog'> = {
   async applyChanges({ sliceSec, ...ref }, { enter, signal, report }) {
     const { place, groups } = await enter(ref)
+    await followPartitions(place, [...groups.forward, ...groups.reverse])
     const { pending, oldestAgeSec } = await applyChanges(place, [...groups.forward, ...groups.reverse], {
       signal,
       until: Date.now() + sliceSec * 1000,

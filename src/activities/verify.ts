@@ -4,7 +4,7 @@ import type { Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { ParityCounts, SyncGroup } from '../database/index.ts'
 import { createLagThrottle } from '../backfill/throttle.ts'
-import { captureFindings, notCaptured } from '../sync/capture.ts'
+import { captureFindings, followPartitions, notCaptured } from '../sync/capture.ts'
 import { readChangeLogs } from '../sync/apply-changes.ts'
 import { sampleParity } from '../verify/sample.ts'
 import { verifyLane } from '../verify/verify-lane.ts'
@@ -58,6 +58,7 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
     const throttle = createLagThrottle(place, lagThreshold)
     const direction = await leadingDirection(place)
     const leading = groups[direction]
+    await followPartitions(place, leading)
     const isBreached = async (): Promise<string | undefined> => {
       const findings = await place.database.transaction((tx) => captureFindings(place, tx, leading))
       if (findings.length > 0) return `not every change is captured: ${findings.join('; ')}`
@@ -86,6 +87,7 @@ async function leadingDirection({ database, scope }: Workplace): Promise<'forwar
  */
 async function assertComparisonsHold(place: Workplace, groups: readonly SyncGroup[]): Promise<void> {
   const { database, scope } = place
+  await followPartitions(place, groups)
   const findings = await database.transaction(async (tx) => {
     const found = await captureFindings(place, tx, groups)
     if (found.length > 0) await database.dialect.ranges.reset(tx, scope, 'verify')

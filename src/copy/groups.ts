@@ -62,7 +62,11 @@ function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
     direction: first.link.direction,
     links: [first, ...others],
     keyTypes: first.keyTypes,
-    watched: first.link.parts.map(({ table, key }) => ({ table, key })),
+    watched: first.link.parts.map(({ table, key }, i) => ({
+      table,
+      key,
+      partitions: first.partitions[i] ?? [],
+    })),
   }
 }
 

@@ -25,6 +25,8 @@ export interface ResolvedLink {
   readonly keyOrders: readonly ({ readonly source: string; readonly target: string } | undefined)[]
   /** SQL types of the target's columns, by name, key columns included. */
   readonly targetTypes: Readonly<Record<string, string>>
+  /** Of each part's table, in the order of the parts: a statement on a partition fires no trigger of the table above it. */
+  readonly partitions: readonly (readonly TableName[])[]
 }
 
 /** Links that share a change log: all targets of one source, or the one way back to it. */
@@ -35,7 +37,14 @@ export interface SyncGroup {
   readonly links: readonly [ResolvedLink, ...ResolvedLink[]]
   readonly keyTypes: readonly string[]
   /** Tables whose changes the group follows, each with its columns that hold the group's key. */
-  readonly watched: readonly { readonly table: TableName; readonly key: readonly string[] }[]
+  readonly watched: readonly Watched[]
+}
+
+export interface Watched {
+  readonly table: TableName
+  readonly key: readonly string[]
+  /** Every table below it, at all levels. */
+  readonly partitions: readonly TableName[]
 }
 
 /** The migration's own corner of the database. */
@@ -275,6 +284,11 @@ export interface Dialect {
       settings: SyncSettings,
     ): Promise<void>
     remove(tx: Transaction, scope: Scope, group: SyncGroup): Promise<void>
+    /**
+     * Gives partitions that came after `install` their triggers; called again, leaves the keys of the rows that they came with.
+     * @returns the partitions that it did something for: none where all is done.
+     */
+    follow(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly TableName[]>
     /** What is wrong with the triggers that a statement would meet now: disabled, missing, or passed by; empty where nothing is. */
     check(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly string[]>
   }

@@ -53,13 +53,13 @@ export function checkSource(table: TableName, found: TableDescription | undefine
         mend: 'Correct mappings[].source; names are taken literally, without case folding.',
       },
     ]
-  if (found.kind !== 'table' || found.inheritors > 0)
+  if (found.kind !== 'partitioned' && (found.kind !== 'table' || found.inheritors > 0))
     return [
       {
         rule: 'source-kind',
         severity: 'refusal',
         message: `${name} is ${found.kind === 'table' ? 'a table with inheritors' : `a ${found.kind}`}: statement triggers on it would not see every write.`,
-        mend: 'Only plain tables can be sources today.',
+        mend: 'A source is a plain or a partitioned table; for a partition, name the table above it.',
       },
     ]
   if (found.subscriptions.length > 0)

@@ -158,6 +158,7 @@ async function checkExpressions(
         link,
         keyTypes: part.key.map((column) => types.get(column) ?? ''),
         keyOrders: part.key.map(() => undefined),
+        partitions: [],
         targetTypes: {},
       })
     } catch (error) {

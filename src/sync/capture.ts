@@ -2,6 +2,21 @@ import type { SyncGroup, Transaction } from '../database/index.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import { CrossfadeError } from '../errors/index.ts'
 
+/** Partitions come and go while a migration runs for weeks: new ones are followed, and what they came with is copied by key. */
+export async function followPartitions(
+  { database, scope }: Workplace,
+  groups: readonly SyncGroup[],
+): Promise<void> {
+  for (const group of groups)
+    while (
+      (
+        await database.transaction((tx) => database.dialect.triggers.follow(tx, scope, group), {
+          lockTimeoutMs: 200,
+        })
+      ).length > 0
+    );
+}
+
 /** What is wrong with the triggers of `groups` now: each disabled, missing or replaced one, in words. */
 export async function captureFindings(
   { database, scope }: Workplace,

@@ -17,6 +17,7 @@ export async function drainWithin(
   group: SyncGroup,
 ): Promise<void> {
   const { changeLog, copy } = database.dialect
+  while ((await database.dialect.triggers.follow(tx, scope, group)).length > 0);
   await assertCaptured({ database, scope }, tx, [group])
   for (const attempts of ['fresh', 'retried'] as const)
     for (;;) {

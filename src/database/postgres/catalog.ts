@@ -26,7 +26,7 @@ const isTrue = (value: string | null | undefined): boolean => value === 't'
 export const describeTable: Dialect['catalog']['describeTable'] = async (tx, table) => {
   const relation = (
     await tx.query(
-      `SELECT c.oid, c.relkind, c.relispartition, c.reltuples::bigint AS rows, pg_table_size(c.oid) AS bytes, ` +
+      `SELECT c.oid, c.relkind, c.relispartition, ${rowsEstimated('c.oid')} AS rows, (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid)) AS bytes, ` +
         `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors, row_security_active(c.oid) AS hides_rows ` +
         `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
       [table.schema, table.name],
@@ -75,6 +75,15 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   }
 }
 
+async function partitionsOf(tx: Transaction, table: TableName): Promise<TableName[]> {
+  const result = await tx.query(
+    `SELECT n.nspname, c.relname FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid ` +
+      `JOIN pg_namespace n ON n.oid = c.relnamespace WHERE p.level > 0 ORDER BY 1, 2`,
+    [quoteTable(table)],
+  )
+  return result.rows.map((row) => ({ schema: row['nspname'] ?? '', name: row['relname'] ?? '' }))
+}
+
 /** https://www.postgresql.org/docs/18/logical-replication-architecture.html: the apply process fires row triggers only. */
 export async function subscriptionsOf(tx: Transaction, table: TableName): Promise<string[]> {
   const result = await tx.query(
@@ -83,6 +92,10 @@ export async function subscriptionsOf(tx: Transaction, table: TableName): Promis
   )
   return result.rows.map((row) => row['subname'] ?? '')
 }
+
+/** The estimate of a table with all that is below it; pg_partition_tree of a plain table is the table itself. */
+export const rowsEstimated = (oid: string): string =>
+  `(SELECT sum(greatest(l.reltuples, 0))::bigint FROM pg_partition_tree(${oid}) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)`
 
 function tableKind(relation: Row): 'table' | 'partitioned' | 'partition' | 'view' | 'other' {
   if (relation['relkind'] === 'p') return 'partitioned'
@@ -185,10 +198,13 @@ export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) =
     for (const column of part.key) typeOf(types, part.table, column)
   }
   for (const column of link.target.key) typeOf(targetTypes, link.target.table, column)
+  const partitions: TableName[][] = []
+  for (const part of link.parts) partitions.push(await partitionsOf(tx, part.table))
   const source = await keyColumns(tx, driving.table, driving.key)
   const target = await keyColumns(tx, link.target.table, link.target.key)
   return {
     link,
+    partitions,
     keyTypes: source.map((column) => column.type),
     keyOrders: source.map(({ collation }, i) => {
       const other = target[i]?.collation
@@ -239,7 +255,8 @@ export const activity: Dialect['catalog']['activity'] = async (tx, tables) => {
   for (const table of tables) {
     const row = (
       await tx.query(
-        `SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) AS scans, n_tup_ins + n_tup_upd + n_tup_del AS writes FROM pg_stat_all_tables WHERE relid = to_regclass($1)`,
+        `SELECT sum(coalesce(seq_scan, 0) + coalesce(idx_scan, 0)) AS scans, sum(n_tup_ins + n_tup_upd + n_tup_del) AS writes ` +
+          `FROM pg_stat_all_tables WHERE relid IN (SELECT relid FROM pg_partition_tree(to_regclass($1)))`,
         [quoteTable(table)],
       )
     ).rows[0]

@@ -77,7 +77,7 @@ export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link },
   // Rows outside of the link are never compared: they would only thin the sample out.
   const where = side === 'source' ? link.parts[0].where : link.target.scope
   const size = await tx.query(
-    `SELECT greatest(reltuples, 0)::float8 AS rows, greatest(relpages, 1)::float8 AS pages FROM pg_class WHERE oid = to_regclass($1)`,
+    `SELECT greatest(sum(c.relpages), 1)::float8 AS pages FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf`,
     [quoteTable(table)],
   )
   const pages = Number(size.rows[0]?.['pages'] ?? 1)

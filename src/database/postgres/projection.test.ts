@@ -35,6 +35,7 @@ const single: ResolvedLink = {
     target: { table: table('people'), key: ['pid'] },
   },
   keyTypes: ['bigint'],
+  partitions: [[]],
   keyOrders: [undefined],
   targetTypes: { pid: 'bigint', full_name: 'character varying(40)', email: 'character(9)' },
 }

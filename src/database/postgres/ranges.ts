@@ -44,10 +44,13 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
   if (!watched) return
   const table = quoteTable(watched.table)
   const estimate = await tx.query(
-    `SELECT reltuples::bigint AS rows, (pg_relation_size(oid) / current_setting('block_size')::bigint) AS pages FROM pg_class WHERE oid = '${table.replaceAll("'", "''")}'::regclass`,
+    `SELECT sum(c.reltuples)::bigint AS rows, min(c.reltuples)::bigint AS least, sum(pg_relation_size(c.oid)) / current_setting('block_size')::bigint AS pages ` +
+      `FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf`,
+    [table],
   )
   const pages = Number(estimate.rows[0]?.['pages'] ?? 0)
-  const known = Number(estimate.rows[0]?.['rows'] ?? -1)
+  // -1 is a table that was never analysed; one such partition spoils the sum.
+  const known = Number(estimate.rows[0]?.['least'] ?? -1) < 0 ? -1 : Number(estimate.rows[0]?.['rows'] ?? -1)
   // Never analysed, or small enough to be exact for nothing.
   const rows =
     known <= 0 || pages < 1000

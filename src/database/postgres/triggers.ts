@@ -1,4 +1,13 @@
-import type { Dialect, ResolvedLink, Scope, SyncGroup, SyncSettings, TriggerMode } from '../dialect.ts'
+import { formatTable, type TableName } from '../../core/link.ts'
+import type {
+  Dialect,
+  ResolvedLink,
+  Scope,
+  SyncGroup,
+  SyncSettings,
+  TriggerMode,
+  Watched,
+} from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import { subscriptionsOf } from './catalog.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
@@ -28,7 +37,7 @@ const transitionTables: Record<Event, readonly ('_crossfade_old' | '_crossfade_n
 interface FunctionSpec {
   readonly scope: Scope
   readonly group: SyncGroup
-  readonly watched: SyncGroup['watched'][number]
+  readonly watched: Watched
   readonly event: Event
   readonly mode: TriggerMode
   readonly settings: SyncSettings
@@ -215,15 +224,16 @@ function functionStatements(
   )
 }
 
-function attachStatements(
-  scope: Scope,
-  group: SyncGroup,
-  watched: SyncGroup['watched'][number],
-  index: number,
-): string[] {
+/** A statement fires the triggers of the table that it names, so each table of a partition tree has the same ones. */
+const tablesOf = (watched: Watched): TableName[] => [watched.table, ...watched.partitions]
+
+const attachStatements = (scope: Scope, group: SyncGroup, watched: Watched, index: number): string[] =>
+  tablesOf(watched).flatMap((table) => attachTo(scope, group, table, index))
+
+function attachTo(scope: Scope, group: SyncGroup, name: TableName, index: number): string[] {
+  const table = quoteTable(name)
   return events.flatMap((event) => {
     const name = quoteIdentifier(triggerName(scope, group, event))
-    const table = quoteTable(watched.table)
     const referencing = transitionTables[event]
       .map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`)
       .join(' ')
@@ -249,12 +259,53 @@ export const install: Dialect['triggers']['install'] = async (tx, scope, group, 
 export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
   const statements = group.watched.flatMap((watched, index) =>
     events.flatMap((event) => [
-      `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(watched.table)}`,
-      `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
+      ...tablesOf(watched).map(
+        (table) =>
+          `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(table)}`,
+      ),
+      // With CASCADE: a partition that was detached meanwhile still has its triggers.
+      `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}() CASCADE`,
     ]),
   )
   await tx.query(statements.join('; '))
 }
+
+/**
+ * Two looks in two transactions, where the caller has two: the first gives the new partition its triggers and notes it, the second
+ * leaves the keys of its rows, without the lock of the first.
+ */
+export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) => {
+  const journal = ourTable(scope, 'journal')
+  const found: TableName[] = []
+  for (const [index, watched] of group.watched.entries()) {
+    const trigger = triggerName(scope, group, 'insert')
+    const result = await tx.query(
+      `SELECT n, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(t) AND tgname = $2) AS followed, ` +
+        `EXISTS (SELECT FROM ${journal} WHERE step = $3 || t) AS noted FROM unnest($1::text[]) WITH ORDINALITY AS p(t, n) ` +
+        `WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($4) AND tgname = $2)`,
+      [watched.partitions.map(quoteTable), trigger, arrived(group), quoteTable(watched.table)],
+    )
+    for (const row of result.rows) {
+      const table = watched.partitions[Number(row['n']) - 1]
+      if (table === undefined || (row['followed'] === 't' && row['noted'] === 'f')) continue
+      found.push(table)
+      const step = `${arrived(group)}${quoteTable(table)}`
+      if (row['followed'] === 'f') {
+        await tx.query(attachTo(scope, group, table, index).join('; '))
+        await tx.query(`INSERT INTO ${journal} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [step])
+      } else {
+        await tx.query(
+          `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT 'c', ${quoteList(watched.key)} FROM ${quoteTable(table)}`,
+        )
+        await tx.query(`DELETE FROM ${journal} WHERE step = $1`, [step])
+      }
+    }
+  }
+  return found
+}
+
+/** The journal's word for a partition that has its triggers, and whose rows still have to leave their keys. */
+const arrived = (group: SyncGroup): string => `partition ${group.id} `
 
 export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
   const findings: string[] = []
@@ -263,20 +314,30 @@ export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
       findings.push(
         `subscription ${subscription} writes ${watched.table.schema}.${watched.table.name} without firing statement triggers`,
       )
-    for (const event of events) {
-      const name = triggerName(scope, group, event)
-      const result = await tx.query(
-        `SELECT tgenabled FROM pg_trigger WHERE tgname = $1 AND tgrelid = to_regclass($2)`,
-        [name, quoteTable(watched.table)],
-      )
-      const enabled = result.rows[0]?.['tgenabled']
-      if (enabled === undefined)
-        findings.push(`trigger ${name} is missing on ${watched.table.schema}.${watched.table.name}`)
-      else if (enabled !== 'A')
-        findings.push(
-          `trigger ${name} on ${watched.table.schema}.${watched.table.name} is not enabled for every session`,
-        )
-    }
+    for (const table of tablesOf(watched)) findings.push(...(await checkTable(tx, scope, group, table)))
   }
   return findings
+}
+
+async function checkTable(
+  tx: Transaction,
+  scope: Scope,
+  group: SyncGroup,
+  table: TableName,
+): Promise<string[]> {
+  const names = events.map((event) => triggerName(scope, group, event))
+  const result = await tx.query(
+    'SELECT tgname, tgenabled FROM pg_trigger WHERE tgname = ANY ($1::text[]) AND tgrelid = to_regclass($2)',
+    [names, quoteTable(table)],
+  )
+  const enabled = new Map(result.rows.map((row) => [row['tgname'], row['tgenabled']]))
+  return names.flatMap((name) =>
+    enabled.get(name) === 'A'
+      ? []
+      : [
+          enabled.has(name)
+            ? `trigger ${name} on ${formatTable(table)} is not enabled for every session`
+            : `trigger ${name} is missing on ${formatTable(table)}`,
+        ],
+  )
 }
