@@ -223,17 +223,33 @@ async function rampReads(run: MigrationRun): Promise<string | undefined> {
 /** One atomic exchange of names; the way back is proven first, because from here on the new side is primary. */
 async function swapNames(run: MigrationRun): Promise<void> {
   await proveWayBack(run)
-  const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
-  await run.personGate(
-    'cutover',
-    `${proofs.join(' ')} The names of both tables will be exchanged in one short lock.`,
-  )
+  await openSwapGate(run)
   await run.work('draining the change log', (act) => act.drainChangeLog({ ...run.ref, direction: 'forward' }))
   await run.stopCompanions() // they know the tables by their names
   await run.work('exchanging the names', (act) => act.swap({ ...run.ref, direction: 'to-new' }))
   run.tookPrimary('new', 100)
   run.startCompanions()
   run.startSampling()
+}
+
+/** What sampling finds while the gate is open shuts it: then a person looks, and everything is compared again. */
+async function openSwapGate(run: MigrationRun): Promise<void> {
+  for (;;) {
+    const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
+    const breach = await run.personGate(
+      'cutover',
+      `${proofs.join(' ')} The names of both tables will be exchanged in one short lock.`,
+      { heedBreach: true },
+    )
+    if (breach === undefined) return
+    await run.needPerson({
+      code: 'CUTOVER.BREACH',
+      message: `The names are not exchanged: ${breach}.`,
+      mend: 'Find the cause; after resuming everything is compared again, and the gate of cutover opens again.',
+    })
+    await verifyAnew(run)
+    await requireParity(run)
+  }
 }
 
 /** The reverse mapping is tried on every row before anything depends on it. */

@@ -5,7 +5,7 @@ import { startService } from '../../support/migration.ts'
 import { approve, untilDetail } from '../../support/migrations.ts'
 import { postgresVersions, withDatabase } from '../../support/postgres.ts'
 
-const definition = (name: string): DefinitionInput => ({
+const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   name,
   kind: 'table',
   mappings: [
@@ -20,7 +20,7 @@ const definition = (name: string): DefinitionInput => ({
   expand: {
     tables: [{ table: 'people', columns: { id: 'bigint NOT NULL', name: 'text' }, primaryKey: ['id'] }],
   },
-  cutover: { ramp: [{ percent: 100, hold: '100ms' }] },
+  cutover: { mode, ramp: [{ percent: 100, hold: '100ms' }] },
   retire: { soak: '100ms' },
   contract: { observe: '1s', soak: '100ms' },
   backfill: { profile: 'fast' },
@@ -35,7 +35,7 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     const { client } = await startService(t, database)
     const name = `capture_${randomUUID().slice(0, 8)}`
     const trigger = `_crossfade_${name}_f1_update`
-    const handle = await client.start(definition(name))
+    const handle = await client.start(definition(name, 'flags'))
     await approve(handle, 'expand')
     await untilDetail(handle, 'the gate cutover', ({ gate }) => gate?.gate === 'cutover')
     await database.pool.query(
@@ -73,5 +73,36 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     await approve(handle, 'retire')
     await approve(handle, 'contract')
     expect((await handle.result()).outcome).toBe('done')
+  })
+
+  test('a trigger that somebody disables shuts the gate of a swap', async (t) => {
+    const database = await withDatabase(t, version)
+    await database.pool.query(
+      `CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT i, 'n' || i FROM generate_series(1, 2000) i`,
+    )
+    const { client } = await startService(t, database)
+    const name = `capture_${randomUUID().slice(0, 8)}`
+    const trigger = `_crossfade_${name}_f1_update`
+    const handle = await client.start(definition(name, 'swap'))
+    await approve(handle, 'expand')
+    await untilDetail(handle, 'the gate cutover', ({ gate }) => gate?.gate === 'cutover')
+    await database.pool.query(
+      `ALTER TABLE users DISABLE TRIGGER ${trigger}; UPDATE users SET name = 'missed' WHERE id = 7`,
+    )
+    const shut = await untilDetail(
+      handle,
+      'the shut gate',
+      ({ trouble }) => trouble?.code === 'CUTOVER.BREACH',
+      { evenInTrouble: true },
+    )
+    expect(shut.trouble?.message).toContain(trigger)
+    await database.pool.query(`ALTER TABLE users ENABLE ALWAYS TRIGGER ${trigger}`)
+    await handle.resume({ by: 'the test' })
+    await approve(handle, 'cutover')
+    await approve(handle, 'retire')
+    await approve(handle, 'contract')
+    expect((await handle.result()).outcome).toBe('done')
+    const { rows } = await database.pool.query('SELECT id, name FROM users WHERE id = 7')
+    expect(rows).toEqual([{ id: '7', name: 'missed' }])
   })
 })
