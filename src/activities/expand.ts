@@ -7,7 +7,7 @@ import { captureSteps, completionSteps, foundationSteps } from '../ddl/expand-st
 import { runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { assertCaptured } from '../sync/capture.ts'
-import { makePlan, planToken } from '../plan/make-plan.ts'
+import { describeSources, makePlan, planToken } from '../plan/make-plan.ts'
 import type { DdlSummary } from './contract.ts'
 import type { Bodies, Surroundings } from './surroundings.ts'
 
@@ -38,9 +38,11 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
       const [scopeStep, ...foundation] = foundationSteps(database.dialect, migration)
       // The definition goes in before anything of the user's schema changes, so that abort can take everything back.
       const first = await runSteps(place, scopeStep ? [scopeStep] : [], tables, around)
-      await database.transaction((tx) =>
-        database.dialect.definitions.save(tx, scope, given, JSON.stringify(migration)),
-      )
+      await database.transaction(async (tx) => {
+        await database.dialect.definitions.save(tx, scope, given, JSON.stringify(migration))
+        const sources = await describeSources(tx, place, migration)
+        await database.dialect.definitions.savePlanned(tx, scope, JSON.stringify(sources))
+      })
       const before = await runSteps(place, foundation, tables, around)
       const groups = await database.transaction((tx) => resolveGroups(tx, database.dialect, scope, migration))
       const after = await runSteps(place, captureSteps(database.dialect, migration, groups), tables, around)
@@ -75,14 +77,14 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
 
     async checkDrift({ token, ...ref }, around) {
       const { place, migration } = await around.enter(ref)
-      const now = await planToken(place, migration)
+      const now = await planToken(place, migration, token)
       if (now.token === token) return
       throw new CrossfadeError({
         kind: 'refused',
         code: 'PLAN.DRIFT',
-        message: `The schema of ${now.tables.join(', ')} is not the one that was planned for (token ${now.token} instead of ${token}).`,
+        message: `The schema of ${now.tables.join(', ')} is not the one that was planned for (token ${now.token} instead of ${token})${now.changes.length > 0 ? `: ${now.changes.join('; ')}` : ''}.`,
         mend: 'Somebody changed its columns since the plan. Change them back and resume, or abort and start again.',
-        details: { tables: now.tables },
+        details: { tables: now.tables, changes: now.changes },
       })
     },
   }

@@ -303,6 +303,9 @@ export interface Dialect {
       tx: Transaction,
       scope: Scope,
     ): Promise<{ readonly fingerprint: string; readonly definition: string } | undefined>
+    /** Keeps the sources' description as JSON beside the definition, for naming what drifted. */
+    savePlanned(tx: Transaction, scope: Scope, planned: string): Promise<void>
+    loadPlanned(tx: Transaction, scope: Scope): Promise<string | undefined>
   }
   readonly changeLog: {
     /** Takes up to `limit` due entries out of the log, in this transaction: a rollback brings them back. */

@@ -17,6 +17,7 @@ import {
   warnings,
   type Finding,
 } from './checks.ts'
+import { driftOf, plannedTable, type PlannedTable } from './drift.ts'
 
 export type { Finding } from './checks.ts'
 
@@ -74,7 +75,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
           fingerprint: fingerprint(migration),
           steps,
           summary: {
-            token: tokenOf(migration, old),
+            token: tokenOf(migration, plannedTables(old)),
             strategy: strategyOf(migration),
             steps: steps
               .filter((step) => step.phase === 'expand' || step.phase === 'backfill')
@@ -223,37 +224,51 @@ function strategyOf(migration: Migration): string {
 }
 
 /** Stands for this definition against these source columns: a changed definition or a changed schema has another one. */
-function tokenOf(migration: Migration, old: readonly Described[]): string {
-  const columns = old.map(({ table, found }) => [
-    formatTable(table),
-    found?.columns.map(({ name, type, notNull, collation, generated }) => [
-      name,
-      type,
-      notNull,
-      collation ?? null,
-      generated,
-    ]) ?? null,
-  ])
+function tokenOf(migration: Migration, sources: readonly PlannedTable[]): string {
   return createHash('sha256')
     .update(fingerprint(migration))
-    .update(JSON.stringify(columns))
+    .update(JSON.stringify(sources))
     .digest('hex')
     .slice(0, 8)
 }
 
-/** The token as the schema is now, whatever the tables are called now. */
-export async function planToken(
+const plannedTables = (old: readonly Described[]): PlannedTable[] =>
+  old.map(({ table, found }) => plannedTable(formatTable(table), found))
+
+/** The sources as they are now, whatever they are called now. */
+export async function describeSources(
+  tx: Transaction,
   { database, scope }: Workplace,
   migration: Migration,
-): Promise<{ token: string; tables: string[] }> {
+): Promise<PlannedTable[]> {
   const { old } = tablesOf(migration)
+  const now = await database.dialect.catalog.locate(tx, scope, old)
+  const described: Described[] = []
+  for (const [i, table] of old.entries())
+    described.push({ table, found: await database.dialect.catalog.describeTable(tx, now[i] ?? table) })
+  return plannedTables(described)
+}
+
+/**
+ * The token as the schema is now, and what changed since expand kept its description. No lines where there is none, or where
+ * the one that was kept is not the one of `token`: then the schema changed between the plan and expand.
+ */
+export async function planToken(
+  place: Workplace,
+  migration: Migration,
+  token: string,
+): Promise<{ token: string; tables: string[]; changes: string[] }> {
+  const { database, scope } = place
   return database.transaction(
     async (tx) => {
-      const now = await database.dialect.catalog.locate(tx, scope, old)
-      const described: Described[] = []
-      for (const [i, table] of old.entries())
-        described.push({ table, found: await database.dialect.catalog.describeTable(tx, now[i] ?? table) })
-      return { token: tokenOf(migration, described), tables: old.map(formatTable) }
+      const now = await describeSources(tx, place, migration)
+      const kept = await database.dialect.definitions.loadPlanned(tx, scope)
+      const planned = kept === undefined ? undefined : (JSON.parse(kept) as PlannedTable[])
+      return {
+        token: tokenOf(migration, now),
+        tables: now.map(([table]) => table),
+        changes: planned && tokenOf(migration, planned) === token ? driftOf(planned, now) : [],
+      }
     },
     { readOnly: true },
   )

@@ -44,6 +44,16 @@ export const postgres: Dialect = {
       ).rows[0]
       return row && { fingerprint: row['fingerprint'] ?? '', definition: row['definition'] ?? '' }
     },
+    async savePlanned(tx, scope, planned) {
+      await tx.query(`UPDATE ${ourTable(scope, 'state')} SET planned = $1`, [planned])
+    },
+    async loadPlanned(tx, scope) {
+      // By to_jsonb, so that a schema that an earlier version made, without the column, answers too.
+      const { rows } = await tx.query(
+        `SELECT to_jsonb(s)->>'planned' AS planned FROM ${ourTable(scope, 'state')} s`,
+      )
+      return rows[0]?.['planned'] ?? undefined
+    },
   },
   changeLog,
   copy,
