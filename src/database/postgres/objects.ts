@@ -28,7 +28,6 @@ export function createOurTables(scope: Scope): string[] {
       `repaired bigint NOT NULL DEFAULT 0, explained bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (link, source))`,
     `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL)`,
     `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text, planned text)`,
-    `ALTER TABLE ${t('state')} ADD COLUMN IF NOT EXISTS planned text`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     // The application's roles must be able to read the flags; our functions run as their owner.
     `GRANT USAGE ON SCHEMA ${quoteIdentifier(scope.schema)} TO PUBLIC`,

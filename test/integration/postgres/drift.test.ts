@@ -8,7 +8,9 @@ import { postgresVersions, withDatabase } from '../../support/postgres.ts'
 const migration = resolveMigration({
   name: 'm',
   kind: 'table',
-  mappings: [{ source: 'users', target: 'people', key: { id: 'id' }, columns: { email: true } }],
+  mappings: [
+    { source: 'users', target: 'people', key: { id: 'id' }, columns: { email: true }, reverse: false },
+  ],
   expand: {
     tables: [{ table: 'people', columns: { id: 'bigint', email: 'text' }, primaryKey: ['id'] }],
   },
