@@ -1,4 +1,4 @@
-import { createLagThrottle } from '../backfill/throttle.ts'
+import { createBackfillThrottle } from '../backfill/throttle.ts'
 import { runLane } from '../backfill/run-lane.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { RangePurpose, RangeTotals } from '../database/index.ts'
@@ -25,7 +25,10 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
   async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report }) {
     const { place, migration, groups } = await enter(ref)
     const backfill = { ...migration.backfill, ...settings }
-    const throttle = createLagThrottle(place, backfill.maxReplicationLagSec)
+    const tables = groups.forward.flatMap(({ links }) =>
+      links.flatMap(({ link }) => [...link.parts.map(({ table }) => table), link.target.table]),
+    )
+    const throttle = createBackfillThrottle(place, backfill, tables)
     const until = Date.now() + sliceSec * 1000
     const { done, rows, refused, ratePerSec, throttledBy } = await runLane(
       place,

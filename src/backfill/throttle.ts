@@ -1,27 +1,130 @@
+import type { TableName } from '../core/link.ts'
+import type { ServerLoad } from '../database/index.ts'
+import type { Migration } from '../definition/index.ts'
+import { isCrossfadeError } from '../errors/index.ts'
 import type { Workplace } from '../copy/workplace.ts'
 
 /** Why copying has to wait, or undefined where it may go on. */
 export type Throttle = () => Promise<string | undefined>
 
+type Limits = NonNullable<Migration['backfill']['throttle']>
+
 const freshForMs = 1000
 
-/**
- * Replica lag against its limit, read at most once a second and shared by the caller's chunks. What cannot be read counts as
- * lagging and says why: a replica that nobody can see is not a replica that keeps up.
- */
-export function createLagThrottle({ database }: Workplace, maxReplicationLagSec: number): Throttle {
+/** The user's own query is asked once a second: what takes longer is itself a load. */
+const queryTimeoutMs = 1000
+
+/** Asks at most once a second, whoever asks. What cannot be read is a reason to wait and says why, never a reason to go on. */
+function onceASecond(look: Throttle): Throttle {
   let readAt = -Infinity
   let answer: string | undefined
   return async () => {
     if (performance.now() - readAt < freshForMs) return answer
+    answer = await look()
+    readAt = performance.now()
+    return answer
+  }
+}
+
+/** The first reason of several, in their order. */
+const firstOf =
+  (...throttles: readonly Throttle[]): Throttle =>
+  async () => {
+    for (const throttle of throttles) {
+      const reason = await throttle()
+      if (reason !== undefined) return reason
+    }
+    return undefined
+  }
+
+/** Replica lag against its limit: a replica that nobody can see is not a replica that keeps up. */
+export function createLagThrottle({ database }: Workplace, maxReplicationLagSec: number): Throttle {
+  return onceASecond(async () => {
     const { lagSec, reason } = await database.transaction((tx) => database.dialect.catalog.replicaLag(tx), {
       readOnly: true,
     })
-    readAt = performance.now()
-    answer =
-      lagSec === undefined || lagSec > maxReplicationLagSec
-        ? `${reason}; the limit is ${maxReplicationLagSec} s`
-        : undefined
-    return answer
-  }
+    return lagSec === undefined || lagSec > maxReplicationLagSec
+      ? `${reason}; the limit is ${maxReplicationLagSec} s`
+      : undefined
+  })
+}
+
+/** Everything that a backfill waits for: replicas, replication slots, the server's load, and a query of the user's. */
+export function createBackfillThrottle(
+  place: Workplace,
+  { maxReplicationLagSec, throttle }: Migration['backfill'],
+  tables: readonly TableName[],
+): Throttle {
+  const limits = throttle ?? {}
+  return firstOf(
+    createLagThrottle(place, maxReplicationLagSec),
+    createLoadThrottle(place, limits, tables),
+    ...(limits.query === undefined ? [] : [createQueryThrottle(place, limits.query)]),
+  )
+}
+
+function createLoadThrottle({ database }: Workplace, limits: Limits, tables: readonly TableName[]): Throttle {
+  let before: { readonly walBytes: number; readonly at: number } | undefined
+  return onceASecond(async () => {
+    const now = await database.transaction((tx) => database.dialect.catalog.load(tx, tables), {
+      readOnly: true,
+    })
+    const at = performance.now()
+    const walBytesPerSec = before && ((now.walBytes - before.walBytes) * 1000) / (at - before.at)
+    before = { walBytes: now.walBytes, at }
+    return slotReason(now, limits) ?? loadReason(now, walBytesPerSec, limits)
+  })
+}
+
+/** A slot that lost its WAL has nothing left to be careful of; `unreserved` is about to lose it. */
+function slotReason({ slots }: ServerLoad, { maxSlotLagBytes }: Limits): string | undefined {
+  const endangered = slots.find((slot) => slot.status === 'unreserved')
+  if (endangered)
+    return `replication slot ${endangered.name} is about to lose WAL that it still needs (max_slot_wal_keep_size)`
+  const late = slots.find(
+    (slot) => slot.status !== 'lost' && slot.retainedBytes > (maxSlotLagBytes ?? Infinity),
+  )
+  return (
+    late &&
+    `replication slot ${late.name}${late.isActive ? '' : ', which nobody reads,'} holds back ${late.retainedBytes} bytes of WAL; the limit is ${maxSlotLagBytes}`
+  )
+}
+
+/** The reason that the load gives, in numbers. `walBytesPerSec` is unknown at the first look. */
+export function loadReason(
+  load: ServerLoad,
+  walBytesPerSec: number | undefined,
+  limits: Limits,
+): string | undefined {
+  const { maxActiveSessions, maxTransactionSec, maxWalBytesPerSec, pauseForAutovacuum } = limits
+  const asksForSessions = maxActiveSessions !== undefined || maxTransactionSec !== undefined
+  if (asksForSessions && load.hiddenSessions > 0)
+    return `what ${load.hiddenSessions} sessions do cannot be read (grant pg_monitor to the role of the URL)`
+  if (load.activeSessions > (maxActiveSessions ?? Infinity))
+    return `${load.activeSessions} sessions are active; the limit is ${maxActiveSessions}`
+  if (load.longestTransactionSec > (maxTransactionSec ?? Infinity))
+    return `a transaction has been open for ${load.longestTransactionSec.toFixed(0)} s; the limit is ${maxTransactionSec} s`
+  if (pauseForAutovacuum && load.autovacuums.length > 0)
+    return `autovacuum works on ${load.autovacuums.join(', ')}`
+  if (walBytesPerSec !== undefined && walBytesPerSec > (maxWalBytesPerSec ?? Infinity))
+    return `the server writes ${Math.round(walBytesPerSec)} bytes of WAL a second; the limit is ${maxWalBytesPerSec}`
+  return undefined
+}
+
+function createQueryThrottle({ database }: Workplace, { sql, max }: NonNullable<Limits['query']>): Throttle {
+  return onceASecond(async () => {
+    try {
+      const value = await database.transaction((tx) => database.dialect.catalog.evaluate(tx, sql), {
+        readOnly: true,
+        statementTimeoutMs: queryTimeoutMs,
+      })
+      if (value === undefined) return 'the query of backfill.throttle gives no number'
+      return value > max ? `the query of backfill.throttle says ${value}; the limit is ${max}` : undefined
+    } catch (error) {
+      const known = isCrossfadeError(error)
+        ? error
+        : database.dialect.errors.toCrossfadeError(error, 'The query of backfill.throttle')
+      return `the query of backfill.throttle failed: ${known.message}`
+    }
+  })
 }

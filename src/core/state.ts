@@ -172,7 +172,7 @@ export function waitingFor(state: MigrationState): string | undefined {
   if (state.abort) return undefined
   if (state.paused) return 'resume'
   if (state.gate && !state.gate.approval) return `approval of ${state.gate.gate}`
-  if (state.backfill.throttledBy !== undefined && state.phase === 'backfill') return 'replicas to catch up'
+  if (state.backfill.throttledBy !== undefined && state.phase === 'backfill') return 'lag and load to fall'
   if (state.hold) return 'the hold to end'
   return undefined
 }

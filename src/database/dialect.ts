@@ -206,6 +206,27 @@ export interface ReplicaLag {
   readonly reason: string
 }
 
+/** What a server is busy with. */
+export interface ServerLoad {
+  /** Sessions of clients that run a statement now, ours included but the one that asks. */
+  readonly activeSessions: number
+  readonly longestTransactionSec: number
+  /** Sessions whose state our role may not see. */
+  readonly hiddenSessions: number
+  /** Tables of the migration that autovacuum works on. */
+  readonly autovacuums: readonly string[]
+  /** Written since the server was made: two of them and the time between them give a rate. */
+  readonly walBytes: number
+  /** The one that holds back most comes first. */
+  readonly slots: readonly {
+    readonly name: string
+    readonly isActive: boolean
+    /** `reserved`, `extended`, `unreserved` or `lost`. */
+    readonly status: string
+    readonly retainedBytes: number
+  }[]
+}
+
 export interface Flag {
   readonly key: string
   readonly percent: number
@@ -246,6 +267,9 @@ export interface Dialect {
       sql: string,
     ): Promise<{ readonly indexes: readonly string[]; readonly sequentialScans: readonly string[] }>
     replicaLag(tx: Transaction): Promise<ReplicaLag>
+    load(tx: Transaction, tables: readonly TableName[]): Promise<ServerLoad>
+    /** The number that a query of the user's gives; undefined where it gives none. */
+    evaluate(tx: Transaction, sql: string): Promise<number | undefined>
   }
   readonly ddl: {
     createScope(): DdlStep

@@ -114,6 +114,29 @@ const ownStatement = z.strictObject({
     .describe('How abort undoes it. Without it, abort leaves it and says so.'),
 })
 
+const throttle = z
+  .strictObject({
+    maxActiveSessions: z.number().int().min(1).optional(),
+    maxTransactionSec: z.number().positive().optional(),
+    pauseForAutovacuum: z
+      .boolean()
+      .optional()
+      .describe('While autovacuum works on a table of the migration.'),
+    maxWalBytesPerSec: z.number().positive().optional().describe('Of the whole server.'),
+    maxSlotLagBytes: z
+      .number()
+      .positive()
+      .optional()
+      .describe(
+        'WAL that any replication slot may hold back; a slot about to lose WAL is always waited for.',
+      ),
+    query: z
+      .strictObject({ sql: z.string().trim().min(1), max: z.number() })
+      .optional()
+      .describe('A query of one number, asked once a second, read-only; above max, lanes wait.'),
+  })
+  .describe('What lanes wait for beside replicas, before their next chunk.')
+
 const percent = z.number().min(0).max(100)
 
 export const definitionSchema = z.strictObject({
@@ -234,6 +257,7 @@ export const definitionSchema = z.strictObject({
       retryBackoffBaseMs: z.number().int().min(1).default(1000),
       targetChunkMs: z.number().positive().optional().describe('Default 50, with profile fast 150.'),
       profile: z.enum(['gentle', 'fast']).default('gentle'),
+      throttle: throttle.optional(),
     })
     .refine((backfill) => backfill.batchSize <= backfill.maxBatchSize, {
       path: ['batchSize'],

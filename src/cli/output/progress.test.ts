@@ -101,7 +101,7 @@ describe('the page', () => {
   test('shows where a backfill stands, with every figure in its place', () => {
     expect(renderStatus(statusWith(backfilling), now, plain)).toMatchInlineSnapshot(`
       [
-        "people · backfill · waiting for replicas to catch up",
+        "people · backfill · waiting for lag and load to fall",
         "✓ expand → – dual-write → ▶ backfill → verify → cutover → retire → contract",
         "",
         "  Backfill    ███████░░░░░░░░░░░░░░░░░░░░░░░ 25.0 %  50,000 of about 200,000 rows",
@@ -166,7 +166,7 @@ describe('the page', () => {
 describe('one line', () => {
   test('has progress, rate, ETA, what throttles and what is pending', () => {
     expect(progressLine(statusWith(backfilling))).toBe(
-      'people · backfill · waiting for replicas to catch up · 25.0 % · 50,000 rows · 10,000 rows/s · ETA 15s · ' +
+      'people · backfill · waiting for lag and load to fall · 25.0 % · 50,000 rows · 10,000 rows/s · ETA 15s · ' +
         'throttled: replica r2 is 9.1 s behind · change log 12',
     )
   })

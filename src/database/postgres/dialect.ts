@@ -1,5 +1,6 @@
 import type { Dialect } from '../dialect.ts'
 import * as catalog from './catalog.ts'
+import { evaluate, load } from './load.ts'
 import * as changeLog from './change-log.ts'
 import * as compare from './compare.ts'
 import * as copy from './copy.ts'
@@ -14,7 +15,7 @@ import * as triggers from './triggers.ts'
 export const postgres: Dialect = {
   engine: 'postgres',
   errors,
-  catalog: { ...catalog, scope: scopeOf },
+  catalog: { ...catalog, evaluate, load, scope: scopeOf },
   ddl,
   triggers,
   journal: {

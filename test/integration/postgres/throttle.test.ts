@@ -1,0 +1,124 @@
+import { describe, expect, test } from 'vitest'
+import { createBackfillThrottle } from '../../../src/backfill/throttle.ts'
+import { runLane } from '../../../src/backfill/run-lane.ts'
+import type { Migration } from '../../../src/definition/index.ts'
+import { paceOf, planRanges, type BothSides } from '../../support/both-sides.ts'
+import { prepare } from '../../support/held-users.ts'
+import { postgresVersions } from '../../support/postgres.ts'
+import { startStandby } from '../../support/standby.ts'
+import { eventually } from '../../support/wait.ts'
+
+type Limits = NonNullable<Migration['backfill']['throttle']>
+
+const tables = [{ schema: 'public', name: 'users' }]
+
+/** A new throttle each time: it keeps its answer for a second. */
+const ask = (m: BothSides, throttle: Limits, maxReplicationLagSec = 5): Promise<string | undefined> =>
+  createBackfillThrottle(m.place, { ...m.migration.backfill, maxReplicationLagSec, throttle }, tables)()
+
+describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (version) => {
+  test('a real standby that falls behind stops a lane before its next chunk, and lets it go on', async (t) => {
+    const m = await prepare(t, version)
+    const standby = await startStandby(t, m.test, `standby_${version}`)
+    expect(await ask(m, {})).toBeUndefined()
+    await standby.pause()
+    await m.sql(`INSERT INTO users SELECT i, 'n' || i FROM generate_series(1000, 3000) i`)
+    const reason = await eventually(() => ask(m, {}, 1), { what: 'the standby to lag', timeoutMs: 20_000 })
+    expect(reason).toMatch(
+      new RegExp(`^standby standby_${version} is \\d+\\.\\d s behind; the limit is 1 s$`),
+    )
+
+    await planRanges(m.place, m.groups.forward, 'backfill', 1)
+    const seen: (string | undefined)[] = []
+    const settings = { ...m.migration.backfill, maxReplicationLagSec: 1, rateLimitMs: 0 }
+    const lane = runLane(
+      m.place,
+      m.groups.forward,
+      0,
+      settings,
+      createBackfillThrottle(m.place, settings, tables),
+      {
+        ...paceOf(),
+        report: ({ throttledBy }) => void seen.push(throttledBy),
+      },
+    )
+    await eventually(() => seen.length > 0 && seen.every((each) => each !== undefined))
+    expect(await m.value(`SELECT count(*)::int FROM people WHERE id > 1000`)).toBe(0)
+    await standby.resume()
+    expect(await lane).toMatchObject({ done: true, throttledBy: undefined })
+
+    // A standby that is gone is not one that lags: what is left decides.
+    await standby.stop()
+    await eventually(async () => (await ask(m, {}, 1)) === undefined, { timeoutMs: 20_000 })
+  })
+
+  test('a slot that nobody reads', async (t) => {
+    const m = await prepare(t, version)
+    const slot = `held_${m.test.name}`
+    await m.sql(`SELECT pg_create_physical_replication_slot('${slot}', true)`)
+    await m.sql(`CREATE TABLE filler AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 3000)`)
+    try {
+      expect(await ask(m, { maxSlotLagBytes: 1_000_000 })).toMatch(
+        new RegExp(
+          `^replication slot \\S+, which nobody reads, holds back \\d+ bytes of WAL; the limit is 1000000$`,
+        ),
+      )
+      expect(await ask(m, { maxSlotLagBytes: 1e12 })).toBeUndefined()
+    } finally {
+      await m.sql(`SELECT pg_drop_replication_slot('${slot}')`)
+    }
+  })
+
+  test('sessions, transactions, and who may not see them', async (t) => {
+    const m = await prepare(t, version)
+    const session = await m.session()
+    await session.query('BEGIN; SELECT FROM users')
+    await eventually(async () => (await ask(m, { maxTransactionSec: 0.5 })) !== undefined)
+    expect(await ask(m, { maxTransactionSec: 0.5 })).toMatch(
+      /^a transaction has been open for \d+ s; the limit is 0.5 s$/,
+    )
+    expect(await ask(m, { maxTransactionSec: 3600 })).toBeUndefined()
+    await session.query('ROLLBACK')
+    const sleepers = await Promise.all([m.session(), m.session()])
+    const sleeping = Promise.all(sleepers.map((each) => each.query('SELECT pg_sleep(2)')))
+    expect(await ask(m, { maxActiveSessions: 1 })).toMatch(/^\d+ sessions are active; the limit is 1$/)
+    await sleeping
+    const role = `blind_${m.test.name}`
+    await m.sql(`CREATE ROLE ${role}`)
+    const blind = await m.open({ role })
+    const throttle = createBackfillThrottle(
+      blind,
+      { ...m.migration.backfill, throttle: { maxActiveSessions: 1000 } },
+      tables,
+    )
+    expect(await throttle()).toMatch(/^what \d+ sessions do cannot be read \(grant pg_monitor/)
+    await m.sql(`DROP ROLE ${role}`)
+  })
+
+  test('the rate of WAL', async (t) => {
+    const m = await prepare(t, version)
+    const throttle = createBackfillThrottle(
+      m.place,
+      { ...m.migration.backfill, throttle: { maxWalBytesPerSec: 100_000 } },
+      tables,
+    )
+    expect(await throttle()).toBeUndefined()
+    await m.sql(`CREATE TABLE filler AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 3000)`)
+    const reason = await eventually(throttle, { timeoutMs: 5_000, what: 'the next look' })
+    expect(reason).toMatch(/^the server writes \d+ bytes of WAL a second; the limit is 100000$/)
+  })
+
+  test('a query of the user, also one that fails, writes, lasts or gives no number', async (t) => {
+    const m = await prepare(t, version)
+    const asked = (sql: string, max = 5): Promise<string | undefined> => ask(m, { query: { sql, max } })
+    expect(await asked('SELECT 5')).toBeUndefined()
+    expect(await asked('SELECT 5.5 AS depth')).toBe('the query of backfill.throttle says 5.5; the limit is 5')
+    expect(await asked('SELECT NULL')).toBe('the query of backfill.throttle gives no number')
+    expect(await asked('SELECT 1 WHERE false')).toBe('the query of backfill.throttle gives no number')
+    expect(await asked(`SELECT 'secret'`)).toBe('the query of backfill.throttle gives no number')
+    expect(await asked('SELECT 1 / 0')).toMatch(/^the query of backfill.throttle failed/)
+    expect(await asked('DELETE FROM users RETURNING 1')).toMatch(/^the query of backfill.throttle failed/)
+    expect(await asked('SELECT 1 FROM pg_sleep(5)')).toMatch(/^the query of backfill.throttle failed/)
+    expect(await m.value('SELECT count(*) > 0 FROM users')).toBe(true)
+  })
+})
