@@ -75,6 +75,8 @@ export interface TableDescription {
   }[]
   readonly triggers: readonly string[]
   readonly inheritors: number
+  /** What stands outside of it and points at it, in words: foreign keys, views, explicit publications. */
+  readonly dependents: readonly string[]
   /** Row-level security hides rows of it from our role, or could. */
   readonly hidesRows: boolean
   /** Subscriptions that write it: their apply workers fire no statement triggers. */
@@ -297,6 +299,8 @@ export interface Dialect {
     /** Nobody else writes to these tables until this transaction ends; reads go on. */
     lockAgainstWrites(tx: Transaction, tables: readonly TableName[]): Promise<void>
     rename(tx: Transaction, table: TableName, to: string): Promise<void>
+    /** Before the link's target takes over: its sequences go behind everything that the other side has handed out. */
+    advanceSequences(tx: Transaction, link: ResolvedLink): Promise<void>
   }
   readonly triggers: {
     /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */

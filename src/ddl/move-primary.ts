@@ -27,6 +27,7 @@ export async function movePrimary(
       async (tx) => {
         if (tables.length > 0) await ddl.lockAgainstWrites(tx, tables)
         for (const group of leading) await drainWithin({ database, scope }, tx, group)
+        for (const { links } of leading) for (const link of links) await ddl.advanceSequences(tx, link)
         await flags.set(tx, scope, { [migration.flags.readEnabled]: primary === 'new' ? 100 : 0 }, primary)
       },
       { lockTimeoutMs, applying: scope.migration },

@@ -62,6 +62,7 @@ export async function swapNames(
   const before = await resolveGroups(tx, database.dialect, scope, migration)
   const leading = toNew ? before.forward : before.reverse
   for (const group of leading) await drainWithin(place, tx, group)
+  for (const { links } of leading) for (const link of links) await ddl.advanceSequences(tx, link)
   for (const group of [...before.forward, ...before.reverse]) await triggers.remove(tx, scope, group)
 
   for (const pair of pairs)

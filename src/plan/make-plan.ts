@@ -8,6 +8,7 @@ import { fingerprint, forwardLinks, type Migration } from '../definition/index.t
 import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import {
+  checkDependents,
   checkKeys,
   checkRowSecurity,
   checkServer,
@@ -52,6 +53,10 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
           ...checkServer(version),
           ...(await checkRights(tx, dialect, [...names.old, ...names.new])),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
+          ...checkDependents(
+            migration,
+            old.map(({ found }) => found),
+          ),
           ...checkRowSecurity([...old, ...fresh].map(({ found }) => found)),
           ...migration.mappings.flatMap((mapping) => {
             const source = find(old, mapping.source)

@@ -53,6 +53,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   return {
     table,
     subscriptions: await subscriptionsOf(tx, table),
+    dependents: await dependentsOf(tx, table),
     kind: tableKind(relation),
     rowsEstimated: Math.max(0, Number(relation['rows'])),
     bytes: Number(relation['bytes']),
@@ -73,6 +74,18 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     })),
     triggers: triggers.rows.map((row) => row['tgname'] ?? ''),
   }
+}
+
+/** They know the table itself, not its name: after an exchange of names they would still mean the old one. */
+async function dependentsOf(tx: Transaction, table: TableName): Promise<string[]> {
+  const result = await tx.query(
+    `SELECT format('foreign key %I of %s', conname, conrelid::regclass) AS line FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass($1) AND conrelid <> confrelid AND conparentid = 0 ` +
+      `UNION SELECT format('%s %s', CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, c.oid::regclass) FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid ` +
+      `JOIN pg_class c ON c.oid = r.ev_class WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass($1) AND c.oid <> d.refobjid ` +
+      `UNION SELECT format('publication %I', p.pubname) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = to_regclass($1) ORDER BY 1`,
+    [quoteTable(table)],
+  )
+  return result.rows.map((row) => row['line'] ?? '')
 }
 
 async function partitionsOf(tx: Transaction, table: TableName): Promise<TableName[]> {

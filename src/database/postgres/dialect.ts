@@ -10,13 +10,14 @@ import * as flags from './flags.ts'
 import { ourTable, scopeOf } from './objects.ts'
 import * as parity from './parity.ts'
 import * as ranges from './ranges.ts'
+import { advanceSequences } from './sequences.ts'
 import * as triggers from './triggers.ts'
 
 export const postgres: Dialect = {
   engine: 'postgres',
   errors,
   catalog: { ...catalog, evaluate, load, scope: scopeOf },
-  ddl,
+  ddl: { ...ddl, advanceSequences },
   triggers,
   journal: {
     async read(tx, scope) {
