@@ -8,6 +8,9 @@ import { keyTexts, rowKey } from './projection.ts'
 const samplesPerRange = 200
 const pagesPerRange = 20
 
+/** For a partition that was never analysed beside others that were: the ranges only have to be about equal. */
+const rowsOfUnknownPage = 50
+
 /**
  * The advisory lock that every chunk holds, shared, from before its reading snapshot until it ends. Whoever looks at a key and
  * finds no source row reads from pg_locks which chunks may have read the row before it went.
@@ -44,18 +47,18 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
   if (!watched) return
   const table = quoteTable(watched.table)
   const estimate = await tx.query(
-    `SELECT sum(c.reltuples)::bigint AS rows, min(c.reltuples)::bigint AS least, sum(pg_relation_size(c.oid)) / current_setting('block_size')::bigint AS pages ` +
-      `FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf`,
+    `SELECT sum(CASE WHEN c.reltuples < 0 THEN ${rowsOfUnknownPage} * s.pages ELSE c.reltuples END)::bigint AS rows, max(c.reltuples) >= 0 AS known, sum(s.pages)::bigint AS pages ` +
+      `FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid, ` +
+      `LATERAL (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s WHERE p.isleaf`,
     [table],
   )
   const pages = Number(estimate.rows[0]?.['pages'] ?? 0)
-  // -1 is a table that was never analysed; one such partition spoils the sum.
-  const known = Number(estimate.rows[0]?.['least'] ?? -1) < 0 ? -1 : Number(estimate.rows[0]?.['rows'] ?? -1)
+  const isKnown = estimate.rows[0]?.['known'] === 't'
   // Never analysed, or small enough to be exact for nothing.
   const rows =
-    known <= 0 || pages < 1000
+    !isKnown || pages < 1000
       ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0)
-      : known
+      : Number(estimate.rows[0]?.['rows'] ?? 0)
   const wanted = Math.max(1, Math.min(ranges, Math.ceil(rows / 1000)))
   // Rows of one page stand close together in the key as well, so the sample needs enough pages, not only enough rows.
   const percent =

@@ -1,32 +1,26 @@
+import type { TableName } from '../../core/link.ts'
+import type { Transaction } from '../database.ts'
 import type { Dialect } from '../dialect.ts'
 import { quoteIdentifier, quoteLiteral, quoteTable } from './identifiers.ts'
 
 /**
  * Whoever inserts into the target from now on must get numbers that no row has and that no session of the source's side still
  * holds in its cache. A sequence's last_value counts what was handed out, cached values included, so the target's sequence goes
- * behind the source's. setval is not undone by a rollback, and only ever goes on: safe to run twice.
+ * behind the source's. setval is not undone by a rollback, and here it only ever goes on: safe to run twice.
  * https://www.postgresql.org/docs/18/sql-createsequence.html ("CACHE"), https://www.postgresql.org/docs/18/functions-sequence.html
  */
 export const advanceSequences: Dialect['ddl']['advanceSequences'] = async (tx, { link }) => {
   const [driving] = link.parts
   const { table, key } = link.target
-  const sequences = await tx.query(
-    `SELECT a.attname AS name, format('%I.%I', n.nspname, c.relname) AS sequence, s.seqincrement > 0 AS rises ` +
-      `FROM pg_attribute a JOIN pg_depend d ON d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') ` +
-      `JOIN pg_sequence s ON s.seqrelid = d.objid JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace ` +
-      `WHERE a.attrelid = to_regclass($1) AND (a.attname = ANY ($2::text[]) OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indkey[0] = a.attnum))`,
-    [quoteTable(table), key],
-  )
-  for (const row of sequences.rows) {
-    const sequence = row['sequence'] ?? ''
-    const column = row['name'] ?? ''
-    const rises = row['rises'] === 't'
-    const source = driving.key[key.indexOf(column)]
-    const last = (of: string): string => `(SELECT last_value FROM ${of})`
+  const ofSource = await sequencesOf(tx, driving.table)
+  for (const { column, sequence, rises, isIndexed } of await sequencesOf(tx, table)) {
+    const from = driving.key[key.indexOf(column)]
+    const handedOut = ofSource.filter((other) => other.column === from).map((other) => other.sequence)
+    // Without an index the highest number would be looked for in the whole table, while writers wait.
+    const highest = `(SELECT ${rises ? 'max' : 'min'}(${quoteIdentifier(column)})::bigint FROM ${quoteTable(table)})`
     const candidates = [
-      last(sequence),
-      `(SELECT ${rises ? 'max' : 'min'}(${quoteIdentifier(column)})::bigint FROM ${quoteTable(table)})`,
-      ...(source === undefined ? [] : (await sequenceOf(tx, driving.table, source)).map(last)),
+      ...[sequence, ...handedOut].map((each) => `(SELECT last_value FROM ${each})`),
+      ...(isIndexed ? [highest] : []),
     ]
     await tx.query(
       `SELECT setval(${quoteLiteral(sequence)}, ${rises ? 'greatest' : 'least'}(${candidates.join(', ')}))`,
@@ -34,19 +28,31 @@ export const advanceSequences: Dialect['ddl']['advanceSequences'] = async (tx, {
   }
 }
 
-/** The sequence that a column takes its default from, owned or not: none or one. */
-async function sequenceOf(
-  tx: Parameters<Dialect['ddl']['advanceSequences']>[0],
-  table: Parameters<typeof quoteTable>[0],
-  column: string,
-): Promise<string[]> {
+interface ColumnSequence {
+  readonly column: string
+  /** As it is written in SQL. */
+  readonly sequence: string
+  readonly rises: boolean
+  /** The column comes first in an index. */
+  readonly isIndexed: boolean
+}
+
+/** The sequences that a table's columns take their values from: identities, serials, and defaults that name one. */
+async function sequencesOf(tx: Transaction, table: TableName): Promise<ColumnSequence[]> {
   const result = await tx.query(
-    `SELECT DISTINCT format('%I.%I', n.nspname, c.relname) AS name FROM pg_attribute a ` +
-      `LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum ` +
-      `JOIN pg_depend d ON (d.classid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum) OR (d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid) ` +
-      `JOIN pg_class c ON c.relkind = 'S' AND c.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END JOIN pg_namespace n ON n.oid = c.relnamespace ` +
-      `WHERE a.attrelid = to_regclass($1) AND a.attname = $2`,
-    [quoteTable(table), column],
+    `WITH used AS (` +
+      `SELECT refobjsubid AS attnum, objid AS sequence FROM pg_depend WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = to_regclass($1) AND refobjsubid > 0 ` +
+      `UNION SELECT f.adnum, d.refobjid FROM pg_attrdef f JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = to_regclass($1)) ` +
+      `SELECT a.attname AS name, format('%I.%I', n.nspname, c.relname) AS sequence, s.seqincrement > 0 AS rises, ` +
+      `EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indkey[0] = a.attnum AND i.indpred IS NULL) AS indexed ` +
+      `FROM used JOIN pg_sequence s ON s.seqrelid = used.sequence JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace ` +
+      `JOIN pg_attribute a ON a.attrelid = to_regclass($1) AND a.attnum = used.attnum ORDER BY a.attnum, 2`,
+    [quoteTable(table)],
   )
-  return result.rows.map((row) => row['name'] ?? '')
+  return result.rows.map((row) => ({
+    column: row['name'] ?? '',
+    sequence: row['sequence'] ?? '',
+    rises: row['rises'] === 't',
+    isIndexed: row['indexed'] === 't',
+  }))
 }

@@ -45,7 +45,7 @@ describe.each(postgresVersions())('sequences on PostgreSQL %s', (version) => {
     const sessions = await Promise.all([m.session(), m.session(), m.session()])
     const insert = async (name: string): Promise<void> => {
       for (const session of sessions)
-        for (let i = 0; i < 5; i++) await session.query('INSERT INTO users (name) VALUES ($1)', [name])
+        for (let i = 0; i < 60; i++) await session.query('INSERT INTO users (name) VALUES ($1)', [name])
     }
     await insert('before')
     await swap(m, 'to-new')
@@ -54,8 +54,8 @@ describe.each(postgresVersions())('sequences on PostgreSQL %s', (version) => {
     await insert('on the old side again')
     await swap(m, 'to-new')
     await insert('and back')
-    expect(await m.value('SELECT count(*)::int FROM users')).toBe(120 + 4 * 15)
-    expect(await m.value('SELECT count(DISTINCT id)::int FROM users')).toBe(120 + 4 * 15)
+    expect(await m.value('SELECT count(*)::int FROM users')).toBe(120 + 4 * 180)
+    expect(await m.value('SELECT count(DISTINCT id)::int FROM users')).toBe(120 + 4 * 180)
   })
 
   test('the new primary of a move by flags begins behind what the old one handed out', async (t) => {
