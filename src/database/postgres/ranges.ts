@@ -53,12 +53,12 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
     [table],
   )
   const pages = Number(estimate.rows[0]?.['pages'] ?? 0)
-  const isKnown = estimate.rows[0]?.['known'] === 't'
+  const estimated = estimate.rows[0]?.['known'] === 't' ? Number(estimate.rows[0]['rows']) : 0
   // Never analysed, or small enough to be exact for nothing.
   const rows =
-    !isKnown || pages < 1000
+    estimated <= 0 || pages < 1000
       ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0)
-      : Number(estimate.rows[0]?.['rows'] ?? 0)
+      : estimated
   const wanted = Math.max(1, Math.min(ranges, Math.ceil(rows / 1000)))
   // Rows of one page stand close together in the key as well, so the sample needs enough pages, not only enough rows.
   const percent =
