@@ -13,13 +13,12 @@ const given = rest[0] === '--' ? rest.slice(1) : rest
 const kinds = ['unit', 'integration', 'workflow', 'replay', 'torture', 'e2e', 'packaging']
 
 function commandOf(name) {
-  const cli = [
-    '--import',
-    pathToFileURL(path.join(root, 'node_modules', 'tsx', 'dist', 'loader.mjs')).href,
-    path.join(root, 'src', 'cli', 'main.ts'),
-  ]
+  const tsx = ['--import', pathToFileURL(path.join(root, 'node_modules', 'tsx', 'dist', 'loader.mjs')).href]
+  const cli = [...tsx, path.join(root, 'src', 'cli', 'main.ts')]
   const vitest = [path.join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run']
   if (name === 'demo' || name === 'dev') return { args: [...cli, name, ...given], tests: false }
+  if (name === 'bench')
+    return { args: [...tsx, path.join(root, 'bench', 'index.ts'), ...given], tests: false }
   if (name === 'crossfade') return { args: [...cli, ...given], tests: false }
   if (name === 'test') return { args: [...vitest, ...given], tests: true }
   const kind = name.replace(/^test:/, '')
@@ -29,7 +28,7 @@ function commandOf(name) {
 
 const command = commandOf(target)
 if (!command) {
-  const targets = ['demo', 'dev', 'crossfade', 'test', ...kinds.map((kind) => `test:${kind}`)]
+  const targets = ['demo', 'bench', 'dev', 'crossfade', 'test', ...kinds.map((kind) => `test:${kind}`)]
   process.stderr.write(`with-setup: no target "${target}"; there are ${targets.join(', ')}.\n`)
   process.exit(2)
 }
