@@ -56,6 +56,8 @@ export const latency: Bench = {
       await createItems(pool, rows)
       const samples = { quietP99Ms: [] as number[], p99Ms: [] as number[], chaserP99Ms: [] as number[] }
       const during = Math.min(windowMs, Math.max(500, rows / 100))
+      say('warming up')
+      await load(pool, ratePerSec, AbortSignal.timeout(during / 2), anyOf(rows))
       for (let run = 1; run <= runs; run++) {
         say(`run ${run} of ${runs}`)
         samples.quietP99Ms.push(

@@ -1,8 +1,8 @@
 import pg from 'pg'
-import { resolveGroups, type Groups } from '../src/copy/groups.ts'
+import { resolveGroups, tablesOf, type Groups } from '../src/copy/groups.ts'
 import type { Workplace } from '../src/copy/workplace.ts'
 import { runLane } from '../src/backfill/run-lane.ts'
-import { createLagThrottle } from '../src/backfill/throttle.ts'
+import { createBackfillThrottle } from '../src/backfill/throttle.ts'
 import { laneCount, rangeCount } from '../src/core/lanes.ts'
 import { openDatabase } from '../src/database/index.ts'
 import { captureSteps, completionSteps, foundationSteps } from '../src/ddl/expand-steps.ts'
@@ -64,6 +64,7 @@ export async function createItems(pool: pg.Pool, rows: number): Promise<void> {
     [rows],
   )
   await pool.query('VACUUM (ANALYZE) items')
+  await pool.query('CHECKPOINT')
 }
 
 export const targetColumns = {
@@ -110,7 +111,7 @@ export interface Stage {
   readonly place: Workplace
   readonly groups: Groups
   readonly migration: Migration
-  /** The backfill's own lanes, as the activities run them, until nothing is left. @returns rows passed over */
+  /** The backfill's own lanes, as the activities run them, until nothing is left. @returns rows written */
   copy(signal?: AbortSignal): Promise<number>
   /** What the migration builds after the copy: here the secondary index, concurrently. */
   complete(): Promise<void>
@@ -150,28 +151,25 @@ export async function expandItems(url: string, profile: 'gentle' | 'fast'): Prom
 async function copyAll(
   place: Workplace,
   groups: Groups,
-  { backfill }: Migration,
+  migration: Migration,
   signal: AbortSignal,
 ): Promise<number> {
   const { database, scope } = place
   const { ranges } = database.dialect
+  const { backfill } = migration
+  const tables = Object.values(tablesOf(migration)).flat()
   const planned = await database.transaction(async (tx) => {
+    // Undoing leaves our schema, and with it the ranges of the run before.
+    await ranges.reset(tx, scope, 'backfill')
     for (const group of groups.forward)
       await ranges.plan(tx, scope, group, 'backfill', rangeCount(backfill.maxConcurrency))
     return ranges.totals(tx, scope, 'backfill')
   })
   const pace = { signal, until: Infinity, report: () => undefined }
   const lanes = Array.from({ length: laneCount(backfill, planned.ranges) }, (_, lane) =>
-    runLane(
-      place,
-      groups.forward,
-      lane,
-      backfill,
-      createLagThrottle(place, backfill.maxReplicationLagSec),
-      pace,
-    ),
+    runLane(place, groups.forward, lane, backfill, createBackfillThrottle(place, backfill, tables), pace),
   )
-  return (await Promise.all(lanes)).reduce((sum, lane) => sum + lane.rows, 0)
+  return (await Promise.all(lanes)).reduce((sum, lane) => sum + lane.written, 0)
 }
 
 /** Seconds that `work` takes. */
