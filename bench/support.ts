@@ -67,7 +67,7 @@ export async function createItems(pool: pg.Pool, rows: number): Promise<void> {
   await pool.query('CHECKPOINT')
 }
 
-export const targetColumns = {
+const targetColumns = {
   id: 'bigint NOT NULL',
   code: 'text NOT NULL',
   amount_cents: 'bigint NOT NULL',
@@ -78,7 +78,7 @@ export const targetColumns = {
 /** The rows of the new side: the same expressions that the definition has. */
 export const reshaped = `SELECT id, code, (amount * 100)::bigint AS amount_cents, note, updated_at FROM items`
 
-export function itemsMigration(profile: 'gentle' | 'fast'): Migration {
+function itemsMigration(profile: 'gentle' | 'fast'): Migration {
   const definition: DefinitionInput = {
     name: 'bench',
     kind: 'table',

@@ -1,0 +1,32 @@
+import { spawnSync } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+
+const bench = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+  spawnSync(process.execPath, ['--import', 'tsx', 'bench/index.ts', ...args], { cwd: root, encoding: 'utf8' })
+
+describe('benches', () => {
+  test.each([
+    ['backfill', ['vsOneShotIndexed', 'vsBlockingIdeal'], 'rowsPerSec'],
+    ['verify', ['vsFullJoin'], 'rowsPerSec'],
+    ['latency', ['p99VsQuiet'], 'chaserP99Ms'],
+  ])('%s ends with one JSON object that scripts can read', { timeout: 60_000 }, (name, ratios, median) => {
+    const { status, stdout, stderr } = bench(name, '--rows', '4000', '--runs', '2', '--json')
+    expect(status, stderr).toBe(0)
+    const result = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '') as Record<string, unknown>
+    expect(Object.keys(result)).toEqual(['name', 'machine', 'runs', 'medians', 'min', 'max', 'ratios'])
+    expect(result).toMatchObject({ name, runs: 2 })
+    expect(Object.keys(result['ratios'] as object)).toEqual(ratios)
+    for (const ratio of Object.values(result['ratios'] as object)) expect(ratio).toBeGreaterThan(0)
+    for (const of of ['medians', 'min', 'max'])
+      expect((result[of] as Record<string, number>)[median], `${of}.${median}`).toBeGreaterThan(0)
+  })
+
+  test('what cannot be understood is a usage error', () => {
+    expect(bench('nothing')).toMatchObject({ status: 2, stdout: '' })
+    expect(bench('backfill', '--rows', 'many')).toMatchObject({ status: 2, stdout: '' })
+    expect(bench('--help')).toMatchObject({ status: 0, stderr: '' })
+  })
+})
