@@ -4,7 +4,7 @@ import { CrossfadeError } from '../../errors/index.ts'
 import type { Dialect } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { toCrossfadeError } from './errors.ts'
-import { quoteTable } from './identifiers.ts'
+import { leavesOf, quoteTable } from './identifiers.ts'
 import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
 
@@ -26,7 +26,7 @@ const isTrue = (value: string | null | undefined): boolean => value === 't'
 export const describeTable: Dialect['catalog']['describeTable'] = async (tx, table) => {
   const relation = (
     await tx.query(
-      `SELECT c.oid, c.relkind, c.relispartition, ${rowsEstimated('c.oid')} AS rows, (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid)) AS bytes, ` +
+      `SELECT c.oid, c.relkind, c.relispartition, ${rowsEstimated('c.oid')} AS rows, (SELECT sum(pg_table_size(l.oid)) FROM ${leavesOf('c.oid')} l) AS bytes, ` +
         `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors, row_security_active(c.oid) AS hides_rows ` +
         `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
       [table.schema, table.name],
@@ -106,9 +106,9 @@ export async function subscriptionsOf(tx: Transaction, table: TableName): Promis
   return result.rows.map((row) => row['subname'] ?? '')
 }
 
-/** The estimate of a table with all that is below it; pg_partition_tree of a plain table is the table itself. */
-export const rowsEstimated = (oid: string): string =>
-  `(SELECT sum(greatest(l.reltuples, 0))::bigint FROM pg_partition_tree(${oid}) p JOIN pg_class l ON l.oid = p.relid WHERE p.isleaf)`
+/** The estimate of a table with all that is below it. */
+const rowsEstimated = (oid: string): string =>
+  `(SELECT sum(greatest(r.reltuples, 0))::bigint FROM ${leavesOf(oid)} l JOIN pg_class r USING (oid))`
 
 function tableKind(relation: Row): 'table' | 'partitioned' | 'partition' | 'view' | 'other' {
   if (relation['relkind'] === 'p') return 'partitioned'
@@ -269,7 +269,7 @@ export const activity: Dialect['catalog']['activity'] = async (tx, tables) => {
     const row = (
       await tx.query(
         `SELECT sum(coalesce(seq_scan, 0) + coalesce(idx_scan, 0)) AS scans, sum(n_tup_ins + n_tup_upd + n_tup_del) AS writes ` +
-          `FROM pg_stat_all_tables WHERE relid IN (SELECT relid FROM pg_partition_tree(to_regclass($1)))`,
+          `FROM pg_stat_all_tables WHERE relid IN ${leavesOf('to_regclass($1)')}`,
         [quoteTable(table)],
       )
     ).rows[0]

@@ -1,6 +1,6 @@
 import type { Comparison, Dialect, Key, ResolvedLink } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
-import { quoteIdentifier, quoteTable } from './identifiers.ts'
+import { leavesOf, quoteIdentifier, quoteTable } from './identifiers.ts'
 import {
   keyArrays,
   keyBetween,
@@ -77,7 +77,7 @@ export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link },
   // Rows outside of the link are never compared: they would only thin the sample out.
   const where = side === 'source' ? link.parts[0].where : link.target.scope
   const size = await tx.query(
-    `SELECT greatest(sum(c.relpages), 1)::float8 AS pages FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf`,
+    `SELECT greatest(sum(c.relpages), 1)::float8 AS pages FROM ${leavesOf('to_regclass($1)')} l JOIN pg_class c USING (oid)`,
     [quoteTable(table)],
   )
   const pages = Number(size.rows[0]?.['pages'] ?? 1)

@@ -24,6 +24,13 @@ export function quoteLiteral(text: string): string {
   return text.includes('\\') ? `E${quoted.replaceAll('\\', '\\\\')}` : quoted
 }
 
+/**
+ * The tables that hold a table's rows, as a sub-select of their oids: its leaves where it is partitioned, else itself, for which
+ * pg_partition_tree returns nothing. `oid` is SQL. https://www.postgresql.org/docs/18/functions-info.html#FUNCTIONS-INFO-PARTITION
+ */
+export const leavesOf = (oid: string): string =>
+  `(SELECT oid FROM pg_class WHERE oid = ${oid} AND relkind <> 'p' UNION SELECT relid::oid FROM pg_partition_tree(${oid}) WHERE isleaf)`
+
 export const quoteList = (names: readonly string[]): string => names.map(quoteIdentifier).join(', ')
 
 /** `name` if it fits into 63 bytes, else its start and a hash of all of it: never two names that truncation makes one. */

@@ -1,5 +1,5 @@
 import type { Dialect } from '../dialect.ts'
-import { quoteTable } from './identifiers.ts'
+import { leavesOf, quoteTable } from './identifiers.ts'
 
 /**
  * What the server is busy with, from its own statistics. Without pg_monitor (or pg_read_all_stats) the sessions of others have no
@@ -14,7 +14,7 @@ export const load: Dialect['catalog']['load'] = async (tx, tables) => {
   )
   const vacuums = await tx.query(
     `SELECT v.relid::regclass::text AS name FROM pg_stat_progress_vacuum v JOIN pg_stat_activity a USING (pid) WHERE a.backend_type = 'autovacuum worker' ` +
-      `AND v.relid IN (SELECT p.relid FROM unnest($1::text[]) t, pg_partition_tree(to_regclass(t)) p) ORDER BY 1`,
+      `AND v.relid IN (SELECT l.oid FROM unnest($1::text[]) t, LATERAL ${leavesOf('to_regclass(t)')} l) ORDER BY 1`,
     [tables.map(quoteTable)],
   )
   const wal = await tx.query(`SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes`)

@@ -1,7 +1,7 @@
 import type { Key, Dialect, KeyRange, RangeState, Scope } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { CrossfadeError } from '../../errors/index.ts'
-import { quoteList, quoteTable } from './identifiers.ts'
+import { leavesOf, quoteList, quoteTable } from './identifiers.ts'
 import { ourTable } from './objects.ts'
 import { keyTexts, rowKey } from './projection.ts'
 
@@ -48,8 +48,8 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
   const table = quoteTable(watched.table)
   const estimate = await tx.query(
     `SELECT sum(CASE WHEN c.reltuples < 0 THEN ${rowsOfUnknownPage} * s.pages ELSE c.reltuples END)::bigint AS rows, max(c.reltuples) >= 0 AS known, sum(s.pages)::bigint AS pages ` +
-      `FROM pg_partition_tree(to_regclass($1)) p JOIN pg_class c ON c.oid = p.relid, ` +
-      `LATERAL (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s WHERE p.isleaf`,
+      `FROM ${leavesOf('to_regclass($1)')} l JOIN pg_class c USING (oid), ` +
+      `LATERAL (SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint AS pages) AS s`,
     [table],
   )
   const pages = Number(estimate.rows[0]?.['pages'] ?? 0)

@@ -3,6 +3,7 @@ import { resolveGroups } from '../../../src/copy/groups.ts'
 import { followPartitions, captureFindings } from '../../../src/sync/capture.ts'
 import type { SyncGroup } from '../../../src/database/index.ts'
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
+import { eventually } from '../../support/wait.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
 
 /** A source partitioned by range and, below one partition, by list; a target partitioned by hash. */
@@ -63,6 +64,34 @@ describe.each(postgresVersions())('partitioned tables on PostgreSQL %s', (versio
       await m.drain()
       expect(await differences(m), write).toEqual([])
     }
+  })
+
+  test('plain and partitioned tables are measured alike: rows, bytes, use', async (t) => {
+    const m = await prepare(t, version)
+    await m.sql(`CREATE TABLE plain AS SELECT * FROM events; ANALYZE plain; ANALYZE events`)
+    // Sessions report their statistics up to 10 s after the fact: all three are waited for at once.
+    const look = async (name: string): Promise<void> => {
+      const table = { schema: 'public', name }
+      const [found, before] = await m.database.transaction(async (tx) => [
+        await m.database.dialect.catalog.describeTable(tx, table),
+        await m.database.dialect.catalog.activity(tx, [table]),
+      ])
+      expect(found?.rowsEstimated, name).toBe(name === 'events_1' ? 1500 : 3000)
+      expect(found?.bytes, name).toBeGreaterThan(50_000)
+      await m.sql(`SELECT count(*) FROM ${name}; UPDATE ${name} SET v = 'seen' WHERE id = 50`)
+      await eventually(
+        async () => {
+          const [after] = await m.database.transaction((tx) =>
+            m.database.dialect.catalog.activity(tx, [table]),
+          )
+          return (
+            (after?.scans ?? 0) > (before[0]?.scans ?? 0) && (after?.writes ?? 0) > (before[0]?.writes ?? 0)
+          )
+        },
+        { what: `the use of ${name} to be seen`, timeoutMs: 20_000 },
+      )
+    }
+    await Promise.all(['plain', 'events', 'events_1'].map(look))
   })
 
   test('a partition that comes later is followed, with what it came with', async (t) => {
