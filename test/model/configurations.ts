@@ -1,0 +1,135 @@
+import { explore, type Exploration, type Model } from './explore.ts'
+import { asBuilt, type Mutations } from './mutations.ts'
+import { pairModel } from './pair-model.ts'
+import type { Change, Configuration, Value } from './pair.ts'
+import { twoDatabasesModel, type TwoConfiguration } from './two-databases.ts'
+
+/**
+ * What is explored: many small configurations instead of one that is too large to visit, each with every script of the application
+ * that is named here.
+ */
+export interface Family {
+  readonly name: string
+  models(without: Mutations): Model<unknown>[]
+}
+
+const update = (value: number, key = 0): Change => ({ do: 'update', key, value })
+const insert = (value: number, key = 0): Change => ({ do: 'insert', key, value })
+const remove = (key = 0): Change => ({ do: 'delete', key })
+const move = (key: number, to: number): Change => ({ do: 'move', key, to })
+
+const pairs = (name: string, configurations: readonly Configuration[]): Family => ({
+  name,
+  models: (without) => configurations.map((c) => pairModel(c, without) as Model<unknown>),
+})
+
+const scripts = (
+  base: Omit<Configuration, 'writers'>,
+  ...writers: readonly (readonly (readonly Change[])[])[]
+): Configuration[] => writers.map((script) => ({ ...base, writers: script }))
+
+const lane = { rows: [1], ranges: [[0]] } as const
+
+/** One lane whose attempt is killed or overtaken by its second one, at every point. */
+const chunks = [
+  ...scripts(
+    { ...lane, appliers: 1, crashes: 1 },
+    [[update(2)]],
+    [[remove()]],
+    [[update(2), remove()]],
+    [[remove(), insert(2)]],
+    [[update(2), update(3)]],
+    [[remove()], [insert(3)]],
+    [[update(2)], [update(3)]],
+    [[update(2)], [remove()]],
+  ),
+  ...scripts({ ...lane, rows: [null], appliers: 1, crashes: 1 }, [[insert(2)]], [[insert(2), remove()]], [[insert(2)], [insert(3)]]),
+]
+
+/** Two appliers, without a lane and with one; a target that is right, stale, absent, or should not be there. */
+const copied = { rows: [1], ranges: [], appliers: 2 } as const
+const appliers = [
+  ...scripts(
+    { ...copied, target: [1], crashes: 1 },
+    [[update(2)]],
+    [[remove(), insert(2)]],
+    [[update(2), remove()]],
+    [[update(2)], [update(3)]],
+    [[remove()], [insert(3)]],
+  ),
+  ...scripts({ ...copied, target: [2], logged: [0] }, [[update(2)]], [[remove()]]),
+  ...scripts({ ...copied, target: [null], logged: [0] }, [[update(2)]], [[remove()]]),
+  ...scripts({ ...copied, rows: [null], target: [2], logged: [0] }, [[insert(3)]], [[insert(3), remove()]]),
+]
+
+const chunkAndAppliers = scripts({ ...lane, appliers: 2 }, [[remove()]], [[remove(), insert(2)]])
+
+/** A later chunk and the second look of an earlier delete. */
+const laterDeletes = scripts({ ...lane, target: [1], appliers: 1 }, [[remove(), insert(2), remove()]])
+
+const keyChanges = [
+  ...scripts(
+    { rows: [1, null], ranges: [[0], [1]], appliers: 1 },
+    [[move(0, 1)]],
+    [[move(0, 1), remove(1)]],
+    [[move(0, 1)], [insert(5, 0)]],
+  ),
+  ...scripts({ rows: [1, 2], ranges: [[0, 1]], appliers: 1 }, [[remove(0)], [update(3, 1)]]),
+  ...scripts({ rows: [1, null], target: [1, null], ranges: [], appliers: 2 }, [[move(0, 1), move(1, 0)]]),
+]
+
+const expands = scripts({ ...lane, appliers: 1, expands: true }, [[update(2)]], [[remove()]], [[update(2)], [remove()]])
+
+const swaps = [
+  ...scripts(
+    { rows: [1], target: [1], ranges: [], appliers: 2, swaps: true },
+    [[update(2), remove()]],
+    [[update(2)], [update(3)]],
+    [[remove()], [insert(2)]],
+    [[remove(), insert(2)], [update(3)]],
+  ),
+  ...scripts({ ...lane, appliers: 1, swaps: true }, [[update(2), remove()]], [[remove()]]),
+]
+
+const two = (value: Value, target: Value, changes: readonly Value[], count: number): TwoConfiguration => ({
+  row: value,
+  target,
+  changes,
+  appliers: count,
+  copies: target === null,
+})
+
+const databases = [
+  two(1, null, [2], 2),
+  two(1, null, [null], 2),
+  two(1, null, [2, null], 1),
+  two(1, null, [null, 2], 1),
+  two(1, 1, [2, 3], 2),
+  two(1, 1, [2, null], 2),
+  two(1, 1, [null, 2], 2),
+]
+
+export const families: readonly Family[] = [
+  pairs('one key, a lane with two attempts that overlap or are killed, an applier', chunks),
+  pairs('one key, two appliers, targets that are right, stale, absent or too many', appliers),
+  pairs('one key, a lane and two appliers', chunkAndAppliers),
+  pairs('one key that is deleted twice', laterDeletes),
+  pairs('two keys, changes of the key, two lanes', keyChanges),
+  pairs('the triggers are made while the application writes', expands),
+  pairs('the swap', swaps),
+  {
+    name: 'two databases',
+    models: (without) => databases.map((c) => twoDatabasesModel(c, without) as Model<unknown>),
+  },
+]
+
+/** Explores a family up to its first counterexample; `states` is the sum over its configurations. */
+export function exploreFamily(family: Family, without: Mutations = asBuilt): Exploration {
+  let states = 0
+  for (const model of family.models(without)) {
+    const exploration = explore(model)
+    states += exploration.states
+    if (exploration.counterexample) return { states, counterexample: exploration.counterexample }
+  }
+  return { states }
+}
