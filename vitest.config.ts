@@ -25,6 +25,8 @@ const kinds: readonly Kind[] = [
   },
   { name: 'workflow', include: ['test/workflow/**/*.test.ts'], usesServers: true, testTimeoutMs: 120_000 },
   { name: 'replay', include: ['test/replay/**/*.test.ts'], usesServers: true, testTimeoutMs: 60_000 },
+  // Nothing but arithmetic, and more of it than a unit test.
+  { name: 'model', include: ['test/model/**/*.test.ts'], usesServers: false, testTimeoutMs: 120_000 },
   {
     name: 'torture',
     include: ['test/torture/**/*.test.ts'],

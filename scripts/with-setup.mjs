@@ -10,7 +10,7 @@ import { cacheDir, root, setUp } from './setup.mjs'
 
 const [target = '', ...rest] = process.argv.slice(2)
 const given = rest[0] === '--' ? rest.slice(1) : rest
-const kinds = ['unit', 'integration', 'workflow', 'replay', 'torture', 'e2e', 'packaging']
+const kinds = ['unit', 'integration', 'workflow', 'replay', 'model', 'torture', 'e2e', 'packaging']
 
 function commandOf(name) {
   const tsx = ['--import', pathToFileURL(path.join(root, 'node_modules', 'tsx', 'dist', 'loader.mjs')).href]
@@ -22,7 +22,8 @@ function commandOf(name) {
   if (name === 'crossfade') return { args: [...cli, ...given], tests: false }
   if (name === 'test') return { args: [...vitest, ...given], tests: true }
   const kind = name.replace(/^test:/, '')
-  if (kinds.includes(kind)) return { args: [...vitest, '--project', kind, ...given], tests: kind !== 'unit' }
+  if (kinds.includes(kind))
+    return { args: [...vitest, '--project', kind, ...given], tests: kind !== 'unit' && kind !== 'model' }
   return undefined
 }
 

@@ -27,7 +27,10 @@ import type { Mutations } from './mutations.ts'
 export function applierSteps(s: Pair, index: number, { configuration, without }: Setting): Step<Pair>[] {
   const p = at(s.appliers, index)
   const name = `P${index}`
-  if (p.at === 'idle') return without.has('runningReadFirst') ? [readRunning(s, index, name)] : take(s, index, name, without, s.running)
+  if (p.at === 'idle')
+    return without.has('runningReadFirst')
+      ? [readRunning(s, index, name)]
+      : take(s, index, name, without, s.running)
   if (p.at === 'take') return takeLate(s, index, name, without)
   const act = (does: string, change: (next: Applier, pair: Pair) => void, note?: string): Step<Pair>[] => [
     step(s, name, does, (n) => change(at(n.appliers, index), n), note),
@@ -169,7 +172,13 @@ function deleteGone(s: Pair, p: Applier, name: string, without: Mutations, act: 
 }
 
 /** Without the lock before it: its snapshot says which rows go, and it waits for each of them without asking again. */
-function deleteUnlocked(s: Pair, p: Applier, name: string, act: Act, giveWay: () => Step<Pair>[]): Step<Pair>[] {
+function deleteUnlocked(
+  s: Pair,
+  p: Applier,
+  name: string,
+  act: Act,
+  giveWay: () => Step<Pair>[],
+): Step<Pair>[] {
   const target = s.tables[p.group === 0 ? 1 : 0]
   if (p.at === 'relock')
     return act('delete takes its snapshot', (q) => {
@@ -191,7 +200,9 @@ const isDue = (entry: Entry, running: readonly string[]): boolean =>
   !entry.after.some((name) => running.includes(name))
 
 const readRunning = (s: Pair, index: number, name: string): Step<Pair> =>
-  step(s, name, 'reads what runs', (n) => Object.assign(at(n.appliers, index), { at: 'take', running: [...n.running] }))
+  step(s, name, 'reads what runs', (n) =>
+    Object.assign(at(n.appliers, index), { at: 'take', running: [...n.running] }),
+  )
 
 function takeLate(s: Pair, index: number, name: string, without: Mutations): Step<Pair>[] {
   const steps = take(s, index, name, without, at(s.appliers, index).running)
@@ -200,13 +211,22 @@ function takeLate(s: Pair, index: number, name: string, without: Mutations): Ste
 }
 
 /** All fresh entries that are due, or one that was busy. */
-function take(s: Pair, index: number, name: string, without: Mutations, running: readonly string[]): Step<Pair>[] {
+function take(
+  s: Pair,
+  index: number,
+  name: string,
+  without: Mutations,
+  running: readonly string[],
+): Step<Pair>[] {
   const steps: Step<Pair>[] = []
   const takeable = (entry: Entry): boolean => without.has('secondLookAtOnce') || isDue(entry, running)
   for (const group of [0, 1] as const) {
     const due = s.log[group].filter(takeable)
     const fresh = due.filter((entry) => !entry.retried)
-    const batches = [...(fresh.length > 0 ? [fresh] : []), ...due.filter((e) => e.retried).map((entry) => [entry])]
+    const batches = [
+      ...(fresh.length > 0 ? [fresh] : []),
+      ...due.filter((e) => e.retried).map((entry) => [entry]),
+    ]
     for (const batch of batches)
       steps.push(
         step(
@@ -235,9 +255,12 @@ function commit(n: Pair, index: number, name: string, without: Mutations): void 
   const { group, taken } = q
   const chunks = without.has('chunksNamedAtCommit') ? n.running.filter((other) => other !== name) : q.chunks
   const again = [
-    ...(without.has('busyIsForgotten') ? [] : q.busy).map(
-      (key): Entry => ({ key, kind: 'copy', after: [], retried: true }),
-    ),
+    ...(without.has('busyIsForgotten') ? [] : q.busy).map((key): Entry => ({
+      key,
+      kind: 'copy',
+      after: [],
+      retried: true,
+    })),
     ...secondLooks(taken, q.gone, chunks, without),
   ]
   commitRows(n, name)

@@ -9,7 +9,9 @@ import { twoDatabasesModel, type TwoConfiguration } from './two-databases.ts'
  * that is named here.
  */
 export interface Family {
-  readonly name: string
+  readonly about: string
+  /** Those of one database: what a trace is replayed with. */
+  readonly configurations: readonly Configuration[]
   models(without: Mutations): Model<unknown>[]
 }
 
@@ -18,8 +20,9 @@ const insert = (value: number, key = 0): Change => ({ do: 'insert', key, value }
 const remove = (key = 0): Change => ({ do: 'delete', key })
 const move = (key: number, to: number): Change => ({ do: 'move', key, to })
 
-const pairs = (name: string, configurations: readonly Configuration[]): Family => ({
-  name,
+const pairs = (about: string, configurations: readonly Configuration[]): Family => ({
+  about,
+  configurations,
   models: (without) => configurations.map((c) => pairModel(c, without) as Model<unknown>),
 })
 
@@ -43,7 +46,12 @@ const chunks = [
     [[update(2)], [update(3)]],
     [[update(2)], [remove()]],
   ),
-  ...scripts({ ...lane, rows: [null], appliers: 1, crashes: 1 }, [[insert(2)]], [[insert(2), remove()]], [[insert(2)], [insert(3)]]),
+  ...scripts(
+    { ...lane, rows: [null], appliers: 1, crashes: 1 },
+    [[insert(2)]],
+    [[insert(2), remove()]],
+    [[insert(2)], [insert(3)]],
+  ),
 ]
 
 /** Two appliers, without a lane and with one; a target that is right, stale, absent, or should not be there. */
@@ -69,16 +77,28 @@ const laterDeletes = scripts({ ...lane, target: [1], appliers: 1 }, [[remove(), 
 
 const keyChanges = [
   ...scripts(
-    { rows: [1, null], ranges: [[0], [1]], appliers: 1 },
+    { rows: [1, null], ranges: [[0], [1]], appliers: 1, once: true },
     [[move(0, 1)]],
     [[move(0, 1), remove(1)]],
-    [[move(0, 1)], [insert(5, 0)]],
+    [[move(0, 1)], [insert(5)]],
+    [[move(0, 1)], [update(5, 1)]],
   ),
-  ...scripts({ rows: [1, 2], ranges: [[0, 1]], appliers: 1 }, [[remove(0)], [update(3, 1)]]),
+  // The lanes go against the move: the first one is past the key that the row moves to.
+  ...scripts(
+    { rows: [null, 1], ranges: [[0], [1]], appliers: 1, once: true },
+    [[move(1, 0)]],
+    [[move(1, 0), update(3)]],
+  ),
+  ...scripts({ rows: [1, 2], ranges: [[0, 1]], appliers: 1 }, [[remove()], [update(3, 1)]]),
   ...scripts({ rows: [1, null], target: [1, null], ranges: [], appliers: 2 }, [[move(0, 1), move(1, 0)]]),
 ]
 
-const expands = scripts({ ...lane, appliers: 1, expands: true }, [[update(2)]], [[remove()]], [[update(2)], [remove()]])
+const expands = scripts(
+  { ...lane, appliers: 1, expands: true },
+  [[update(2)]],
+  [[remove()]],
+  [[update(2)], [remove()]],
+)
 
 const swaps = [
   ...scripts(
@@ -109,27 +129,36 @@ const databases = [
   two(1, 1, [null, 2], 2),
 ]
 
-export const families: readonly Family[] = [
-  pairs('one key, a lane with two attempts that overlap or are killed, an applier', chunks),
-  pairs('one key, two appliers, targets that are right, stale, absent or too many', appliers),
-  pairs('one key, a lane and two appliers', chunkAndAppliers),
-  pairs('one key that is deleted twice', laterDeletes),
-  pairs('two keys, changes of the key, two lanes', keyChanges),
-  pairs('the triggers are made while the application writes', expands),
-  pairs('the swap', swaps),
-  {
-    name: 'two databases',
+export const families = {
+  lane: pairs('one key, a lane with two attempts that overlap or are killed, an applier', chunks),
+  appliers: pairs('one key, two appliers; targets that are right, stale, absent or too many', appliers),
+  'lane and appliers': pairs('one key, a lane and two appliers', chunkAndAppliers),
+  deletes: pairs('one key that is deleted twice', laterDeletes),
+  'key changes': pairs('two keys, changes of the key, two lanes', keyChanges),
+  expand: pairs('the triggers are made while the application writes', expands),
+  swap: pairs('the names are exchanged while the application writes', swaps),
+  'two databases': {
+    about: 'one key, its two sides in two databases, an answer to COMMIT that is lost',
+    configurations: [],
     models: (without) => databases.map((c) => twoDatabasesModel(c, without) as Model<unknown>),
   },
-]
+} satisfies Record<string, Family>
+
+export type FamilyName = keyof typeof families
+
+/** `configuration` is the place of the one with the counterexample. */
+export interface FamilyExploration extends Exploration {
+  readonly configuration: number
+}
 
 /** Explores a family up to its first counterexample; `states` is the sum over its configurations. */
-export function exploreFamily(family: Family, without: Mutations = asBuilt): Exploration {
+export function exploreFamily(name: FamilyName, without: Mutations = asBuilt): FamilyExploration {
   let states = 0
-  for (const model of family.models(without)) {
+  for (const [configuration, model] of families[name].models(without).entries()) {
     const exploration = explore(model)
     states += exploration.states
-    if (exploration.counterexample) return { states, counterexample: exploration.counterexample }
+    if (exploration.counterexample)
+      return { states, configuration, counterexample: exploration.counterexample }
   }
-  return { states }
+  return { states, configuration: -1 }
 }

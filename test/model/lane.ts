@@ -111,15 +111,25 @@ function insert(s: Pair, index: number, name: string, { configuration, without }
   const target = at(s.tables[1], row.key)
   // The statement waits for whoever holds the key, and after too long its rows are left to the appliers.
   if (!isFree(target, name))
-    return [step(s, name, 'leaves its keys', (n) => leaveKeys(n, index, name, at(configuration.ranges, rangeOf(index))))]
+    return [
+      step(s, name, 'leaves its keys', (n) =>
+        leaveKeys(n, index, name, at(configuration.ranges, rangeOf(index))),
+      ),
+    ]
   if (target.committed !== null && !attempt.ignores && !without.has('chunkOverwrites'))
     return [step(s, name, 'meets a clash', (n) => again(n, index, name))]
   return [
-    step(s, name, 'inserts', (n) => {
-      at(n.attempts, index).todo.shift()
-      if (target.committed === null || without.has('chunkOverwrites'))
-        write(at(n.tables[1], row.key), name, row.value)
-    }, `${row.key} = ${row.value}`),
+    step(
+      s,
+      name,
+      'inserts',
+      (n) => {
+        at(n.attempts, index).todo.shift()
+        if (target.committed === null || without.has('chunkOverwrites'))
+          write(at(n.tables[1], row.key), name, row.value)
+      },
+      `${row.key} = ${row.value}`,
+    ),
   ]
 }
 

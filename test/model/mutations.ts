@@ -41,7 +41,8 @@ export const mutations = {
   // Two databases.
   noKeyLock: 'no lock on the key is held across read and write',
   keyLockAfterRead: 'the lock on the key is taken after the read',
-  keyLockOfClient: 'the lock on the key ends with the connection to the source, not with the target’s transaction',
+  keyLockOfClient:
+    'the lock on the key ends with the connection to the source, not with the target’s transaction',
   settledBeforeCommit: 'the entry is taken out of the log before the target has committed',
   entrySettledByKey: 'an entry is taken out by its key, and a newer one of the same key with it',
   guessesCommitted: 'a commit whose answer was lost is taken as done',

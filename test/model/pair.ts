@@ -107,8 +107,10 @@ export interface Configuration {
   readonly rows: readonly Value[]
   readonly target?: readonly Value[]
   readonly writers: readonly (readonly Change[])[]
-  /** Keys of each range, each walked by two attempts of its own lane. */
+  /** Keys of each range, each walked by a lane of its own. */
   readonly ranges: readonly (readonly number[])[]
+  /** Each lane has one attempt only; else a second one, that may begin while the first one lives. */
+  readonly once?: boolean
   readonly appliers: number
   /** The triggers stand from the start unless this is true. */
   readonly expands?: boolean
@@ -144,7 +146,7 @@ export const idleApplier = (): Applier => ({
 })
 
 export function initialPair(configuration: Configuration): Pair {
-  const { rows, target, writers, ranges, appliers, expands, swaps, crashes, logged } = configuration
+  const { rows, target, writers, ranges, appliers, once, expands, swaps, crashes, logged } = configuration
   return {
     tables: [rows.map(row), rows.map((_, key) => row(target?.[key] ?? null))],
     leading: 0,
@@ -153,14 +155,14 @@ export function initialPair(configuration: Configuration): Pair {
     running: [],
     ranges: ranges.map(() => ({ fence: 0, done: false, counted: 0 })),
     writers: writers.map(() => ({ at: 'idle', change: 0, table: 0, leaves: [] })),
-    attempts: ranges.flatMap(() => [newAttempt(), newAttempt()]),
+    attempts: ranges.flatMap(() => [newAttempt('idle'), newAttempt(once ? 'over' : 'idle')]),
     appliers: Array.from({ length: appliers }, idleApplier),
     swap: swaps ? 'idle' : 'none',
     crashes: crashes ?? 0,
   }
 }
 
-const newAttempt = (): Attempt => ({ at: 'idle', fence: 0, ignores: false, todo: [] })
+const newAttempt = (at: Attempt['at']): Attempt => ({ at, fence: 0, ignores: false, todo: [] })
 
 const copyEntry = (entry: Entry): Entry => ({ ...entry, after: [...entry.after] })
 

@@ -26,7 +26,9 @@ export function swapSteps(s: Pair, setting: Setting): Step<Pair>[] {
     case 'idle':
       if (!isReady) return []
       if (without.has('swapDrainsFirst'))
-        return pending(s, 0, without) > 0 ? [] : [step(s, 'S', 'finds the log empty', (n) => (n.swap = 'drained'))]
+        return pending(s, 0, without) > 0
+          ? []
+          : [step(s, 'S', 'finds the log empty', (n) => (n.swap = 'drained'))]
       return lock(s, setting)
     case 'drained':
       return lock(s, setting)

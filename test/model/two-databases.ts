@@ -105,7 +105,9 @@ function writerSteps(s: Two, changes: readonly Value[]): Step<Two>[] {
   const value = changes[s.change]
   if (value === undefined) return []
   if (s.written === null)
-    return [step(s, 'A', 'statement', (n) => (n.written = { value }), value === null ? 'delete' : `= ${value}`)]
+    return [
+      step(s, 'A', 'statement', (n) => (n.written = { value }), value === null ? 'delete' : `= ${value}`),
+    ]
   return [
     step(s, 'A', 'commits', (n) => {
       n.source = value
@@ -138,7 +140,13 @@ function endChunk(n: Two, name: string): void {
 }
 
 /** The connection breaks: before COMMIT the server rolls back at once; after it nobody knows. */
-function breaks(s: Two, name: string, isSent: boolean, then: (next: Two) => void, without: Mutations): Step<Two>[] {
+function breaks(
+  s: Two,
+  name: string,
+  isSent: boolean,
+  then: (next: Two) => void,
+  without: Mutations,
+): Step<Two>[] {
   if (!s.mayLose) return []
   if (!isSent)
     return [

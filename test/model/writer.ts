@@ -46,8 +46,7 @@ const describe = (change: Change): string =>
   ('to' in change ? ` to ${change.to}` : '')
 
 /** The keys that the trigger collects from its transition tables. */
-const keysOf = (change: Change): number[] =>
-  change.do === 'move' ? [change.key, change.to] : [change.key]
+const keysOf = (change: Change): number[] => (change.do === 'move' ? [change.key, change.to] : [change.key])
 
 /** Waits for whoever holds a source row; where the statement finds nothing to do, or a row in its way, it is over. */
 function statement(s: Pair, index: number, name: string, change: Change): Step<Pair>[] {

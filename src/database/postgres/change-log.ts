@@ -2,7 +2,7 @@ import type { ChangeLogEntry, Dialect, SyncGroup } from '../dialect.ts'
 import { keyNames, ourTable } from './objects.ts'
 import { quoteList } from './identifiers.ts'
 import { rowKey } from './projection.ts'
-import { runningChunks } from './ranges.ts'
+import { selectRunningChunks } from './ranges.ts'
 
 const kindCodes = { copy: 'c', 'look-again': 'l' } as const
 const kindOf = (code: string | null | undefined): ChangeLogEntry['kind'] =>
@@ -16,15 +16,16 @@ const keyTexts = (group: SyncGroup): string =>
 /**
  * Consumed by deletion, never by position: identity order is not commit order, and an entry that becomes visible late is still
  * found. `fresh` takes entries that were never refused; `retried` those whose delay is over.
+ * Which chunks run is asked in the statement that takes, whose snapshot comes first: an entry that it sees waits for chunks that
+ * have begun before it, and is not taken while one of them is still there. Asked in a statement before, a chunk that begins between
+ * the two is not known, and the second look that waits for it comes while it runs (the model's mutation `runningReadFirst`).
  */
 export const take: Dialect['changeLog']['take'] = async (tx, scope, group, limit, attempts) => {
   const log = ourTable(scope, `changes_${group.id}`)
-  const running = await runningChunks(tx, scope)
   const result = await tx.query(
     `DELETE FROM ${log} WHERE id IN (SELECT id FROM ${log} WHERE kind <> 't' AND attempts ${attempts === 'fresh' ? '= 0' : '> 0'} AND due_at <= clock_timestamp() ` +
-      `AND (look_after IS NULL OR NOT look_after && $1::text[]) ORDER BY id LIMIT ${Math.floor(limit)} FOR UPDATE SKIP LOCKED) ` +
+      `AND (look_after IS NULL OR NOT look_after && ARRAY(${selectRunningChunks(scope)})) ORDER BY id LIMIT ${Math.floor(limit)} FOR UPDATE SKIP LOCKED) ` +
       `RETURNING id, kind, attempts, ${keyTexts(group)}`,
-    [running],
   )
   return result.rows.map((row) => ({
     id: row['id'] ?? '',

@@ -25,12 +25,13 @@ export const markChunkRunning: Dialect['ranges']['markChunkRunning'] = async (tx
 }
 
 /** Virtual transaction ids of the chunks of other sessions that run now: never used twice while the server lives. */
+export const selectRunningChunks = (scope: Scope): string =>
+  `SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND pid <> pg_backend_pid() ` +
+  `AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ` +
+  `AND classid::bigint = ${chunkLockClass} AND objid::bigint = (${chunkLockKey(scope)}::bigint & 4294967295)`
+
 export async function runningChunks(tx: Transaction, scope: Scope): Promise<string[]> {
-  const result = await tx.query(
-    `SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND pid <> pg_backend_pid() ` +
-      `AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ` +
-      `AND classid::bigint = ${chunkLockClass} AND objid::bigint = (${chunkLockKey(scope)}::bigint & 4294967295)`,
-  )
+  const result = await tx.query(selectRunningChunks(scope))
   return result.rows.map((row) => row['virtualtransaction'] ?? '')
 }
 
