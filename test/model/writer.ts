@@ -55,7 +55,9 @@ function statement(s: Pair, index: number, name: string, change: Change): Step<P
   if (!rows.every((r) => isFree(r, name))) return []
   const [first, second] = rows as [Row, Row?]
   const isNothing =
-    change.do === 'insert' ? first.committed !== null : first.committed === null || (second?.committed ?? null) !== null
+    change.do === 'insert'
+      ? first.committed !== null
+      : first.committed === null || (second?.committed ?? null) !== null
   const text = describe(change)
   if (isNothing)
     return [step(s, name, 'statement', (n) => (at(n.writers, index).change += 1), `${text}: nothing to do`)]
