@@ -91,7 +91,7 @@ function slotReason({ slots }: ServerLoad, { maxSlotLagBytes }: Limits): string 
 }
 
 /** The reason that the load gives, in numbers. `walBytesPerSec` is unknown at the first look. */
-export function loadReason(
+function loadReason(
   load: ServerLoad,
   walBytesPerSec: number | undefined,
   limits: Limits,

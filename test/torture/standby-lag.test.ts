@@ -1,20 +1,12 @@
 import { describe, expect, test } from 'vitest'
 import { createBackfillThrottle } from '../../src/backfill/throttle.ts'
 import { runLane } from '../../src/backfill/run-lane.ts'
-import type { Migration } from '../../src/definition/index.ts'
-import { paceOf, planRanges, type BothSides } from '../support/both-sides.ts'
+import { paceOf, planRanges } from '../support/both-sides.ts'
 import { prepare } from '../support/held-users.ts'
 import { postgresVersions } from '../support/postgres.ts'
 import { startStandby } from '../support/standby.ts'
+import { askThrottle as ask, throttledTables as tables } from '../support/throttle.ts'
 import { eventually } from '../support/wait.ts'
-
-type Limits = NonNullable<Migration['backfill']['throttle']>
-
-const tables = [{ schema: 'public', name: 'users' }]
-
-/** A new throttle each time: it keeps its answer for a second. */
-const ask = (m: BothSides, throttle: Limits, maxReplicationLagSec = 5): Promise<string | undefined> =>
-  createBackfillThrottle(m.place, { ...m.migration.backfill, maxReplicationLagSec, throttle }, tables)()
 
 /** Danger: "a replica falls behind". Alone on its server: a lagging standby is everybody's. */
 describe.each(postgresVersions())('PostgreSQL %s', (version) => {

@@ -1,7 +1,7 @@
 import type { TableName } from '../../core/link.ts'
 import { formatTable } from '../../core/link.ts'
 import { CrossfadeError } from '../../errors/index.ts'
-import type { Dialect } from '../dialect.ts'
+import type { Dialect, TableDescription } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { toCrossfadeError } from './errors.ts'
 import { leavesOf, quoteTable } from './identifiers.ts'
@@ -34,12 +34,6 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   ).rows[0]
   if (!relation) return undefined
   const oid = relation['oid']
-  const columns = await tx.query(
-    `SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull, attgenerated <> '' AS generated, attidentity <> '' AS identity, ` +
-      `CASE WHEN attcollation NOT IN (0, (SELECT oid FROM pg_collation WHERE collname = 'default')) THEN attcollation::regcollation::text END AS collation ` +
-      `FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
-    [oid],
-  )
   const indexes = await tx.query(
     `SELECT c.relname, i.indisprimary, (SELECT json_agg(a.attname ORDER BY k.n) FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n) ` +
       `JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) AS columns FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid ` +
@@ -59,14 +53,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     bytes: Number(relation['bytes']),
     inheritors: Number(relation['inheritors']),
     hidesRows: isTrue(relation['hides_rows']),
-    columns: columns.rows.map((row) => ({
-      name: row['attname'] ?? '',
-      type: row['type'] ?? '',
-      notNull: isTrue(row['attnotnull']),
-      collation: row['collation'] ?? undefined,
-      generated: isTrue(row['generated']),
-      identity: isTrue(row['identity']),
-    })),
+    columns: await describeColumns(tx, table),
     uniqueIndexes: indexes.rows.map((row) => ({
       name: row['relname'] ?? '',
       primary: isTrue(row['indisprimary']),
@@ -104,6 +91,24 @@ export async function subscriptionsOf(tx: Transaction, table: TableName): Promis
     [quoteTable(table)],
   )
   return result.rows.map((row) => row['subname'] ?? '')
+}
+
+/** In their order; none where there is no such table. */
+async function describeColumns(tx: Transaction, table: TableName): Promise<TableDescription['columns']> {
+  const columns = await tx.query(
+    `SELECT attname, format_type(atttypid, atttypmod) AS type, attnotnull, attgenerated <> '' AS generated, attidentity <> '' AS identity, ` +
+      `CASE WHEN attcollation NOT IN (0, (SELECT oid FROM pg_collation WHERE collname = 'default')) THEN attcollation::regcollation::text END AS collation ` +
+      `FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+    [quoteTable(table)],
+  )
+  return columns.rows.map((row) => ({
+    name: row['attname'] ?? '',
+    type: row['type'] ?? '',
+    notNull: isTrue(row['attnotnull']),
+    collation: row['collation'] ?? undefined,
+    generated: isTrue(row['generated']),
+    identity: isTrue(row['identity']),
+  }))
 }
 
 /** The estimate of a table with all that is below it. */
@@ -163,8 +168,8 @@ export const locate: Dialect['catalog']['locate'] = async (tx, scope, tables) =>
 }
 
 async function columnTypes(tx: Transaction, table: TableName): Promise<Record<string, string>> {
-  const found = await describeTable(tx, table)
-  if (!found)
+  const columns = await describeColumns(tx, table)
+  if (columns.length === 0)
     throw new CrossfadeError({
       kind: 'input',
       code: 'PLAN.TABLE_MISSING',
@@ -172,7 +177,7 @@ async function columnTypes(tx: Transaction, table: TableName): Promise<Record<st
       mend: 'Correct its name in the definition, or create it with expand.tables or expand.sql.',
       details: { table: formatTable(table) },
     })
-  return Object.fromEntries(found.columns.map((column) => [column.name, column.type]))
+  return Object.fromEntries(columns.map((column) => [column.name, column.type]))
 }
 
 function typeOf(types: Record<string, string>, table: TableName, column: string): string {

@@ -3,6 +3,7 @@ import { formatTable } from '../../core/link.ts'
 import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
 import type { Database, Transaction } from '../database.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { forget, isNoted, note, relationExists } from './journal.ts'
 import { createChangeLog as changeLogSql, createOurTables, ourTable, type OurTable } from './objects.ts'
 import { check as checkTriggers, install, remove, triggerStatements } from './triggers.ts'
 
@@ -16,28 +17,6 @@ type Options = { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }
 
 /** A concurrent build waits for every older snapshot, and lock_timeout counts that wait; nobody queues behind it meanwhile. */
 const concurrentBuildWaitMs = 30 * 60_000
-
-const isThere = (row: Record<string, string | null> | undefined): boolean => row?.['there'] === 't'
-
-async function relationExists(tx: Transaction, table: string): Promise<boolean> {
-  return isThere((await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [table])).rows[0])
-}
-
-async function note(tx: Transaction, scope: Scope, step: string): Promise<void> {
-  await tx.query(`INSERT INTO ${ourTable(scope, 'journal')} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [
-    step,
-  ])
-}
-
-/** True where the step is ours to take back. What stood before us has no entry, and an undo leaves it alone. */
-async function isNoted(tx: Transaction, scope: Scope, step: string): Promise<boolean> {
-  if (!(await relationExists(tx, ourTable(scope, 'journal')))) return false
-  return (await tx.query(`SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [step])).rowCount > 0
-}
-
-async function forget(tx: Transaction, scope: Scope, step: string): Promise<void> {
-  await tx.query(`DELETE FROM ${ourTable(scope, 'journal')} WHERE step = $1`, [step])
-}
 
 /** A step whose statements and journal entry are one transaction. */
 function transactional(step: {

@@ -8,6 +8,7 @@ import * as ddl from './ddl.ts'
 import * as errors from './errors.ts'
 import * as flags from './flags.ts'
 import { ourTable, scopeOf } from './objects.ts'
+import { exists, read } from './journal.ts'
 import * as parity from './parity.ts'
 import * as ranges from './ranges.ts'
 import { advanceSequences } from './sequences.ts'
@@ -19,18 +20,7 @@ export const postgres: Dialect = {
   catalog: { ...catalog, evaluate, load, scope: scopeOf },
   ddl: { ...ddl, advanceSequences },
   triggers,
-  journal: {
-    async read(tx, scope) {
-      const result = await tx.query(`SELECT step FROM ${ourTable(scope, 'journal')} ORDER BY at, step`)
-      return result.rows.map((row) => row['step'] ?? '')
-    },
-    async exists(tx, scope) {
-      return (
-        (await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'journal')]))
-          .rows[0]?.['there'] === 't'
-      )
-    },
-  },
+  journal: { exists, read },
   definitions: {
     async save(tx, scope, fingerprint, definition) {
       await tx.query(`UPDATE ${ourTable(scope, 'state')} SET fingerprint = $1, definition = $2`, [

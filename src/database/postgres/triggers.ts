@@ -11,6 +11,7 @@ import type {
 import type { Transaction } from '../database.ts'
 import { subscriptionsOf } from './catalog.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
+import { forget, note } from './journal.ts'
 import { functionName, keyNames, ourTable, triggerName } from './objects.ts'
 import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
 import { applyingSetting, evaluationSettings } from './session.ts'
@@ -225,10 +226,10 @@ function functionStatements(
 }
 
 /** A statement fires the triggers of the table that it names, so each table of a partition tree has the same ones. */
-const tablesOf = (watched: Watched): TableName[] => [watched.table, ...watched.partitions]
+const treeOf = (watched: Watched): TableName[] => [watched.table, ...watched.partitions]
 
 const attachStatements = (scope: Scope, group: SyncGroup, watched: Watched, index: number): string[] =>
-  tablesOf(watched).flatMap((table) => attachTo(scope, group, table, index))
+  treeOf(watched).flatMap((table) => attachTo(scope, group, table, index))
 
 function attachTo(scope: Scope, group: SyncGroup, name: TableName, index: number): string[] {
   const table = quoteTable(name)
@@ -259,7 +260,7 @@ export const install: Dialect['triggers']['install'] = async (tx, scope, group, 
 export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
   const statements = group.watched.flatMap((watched, index) =>
     events.flatMap((event) => [
-      ...tablesOf(watched).map(
+      ...treeOf(watched).map(
         (table) =>
           `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(table)}`,
       ),
@@ -275,13 +276,12 @@ export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) =>
  * leaves the keys of its rows, without the lock of the first.
  */
 export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) => {
-  const journal = ourTable(scope, 'journal')
   const found: TableName[] = []
   for (const [index, watched] of group.watched.entries()) {
     const trigger = triggerName(scope, group, 'insert')
     const result = await tx.query(
       `SELECT n, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(t) AND tgname = $2) AS followed, ` +
-        `EXISTS (SELECT FROM ${journal} WHERE step = $3 || t) AS noted FROM unnest($1::text[]) WITH ORDINALITY AS p(t, n) ` +
+        `EXISTS (SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $3 || t) AS noted FROM unnest($1::text[]) WITH ORDINALITY AS p(t, n) ` +
         `WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($4) AND tgname = $2)`,
       [watched.partitions.map(quoteTable), trigger, arrived(group), quoteTable(watched.table)],
     )
@@ -292,12 +292,12 @@ export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) =>
       const step = `${arrived(group)}${quoteTable(table)}`
       if (row['followed'] === 'f') {
         await tx.query(attachTo(scope, group, table, index).join('; '))
-        await tx.query(`INSERT INTO ${journal} (step) VALUES ($1) ON CONFLICT DO NOTHING`, [step])
+        await note(tx, scope, step)
       } else {
         await tx.query(
           `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT 'c', ${quoteList(watched.key)} FROM ${quoteTable(table)}`,
         )
-        await tx.query(`DELETE FROM ${journal} WHERE step = $1`, [step])
+        await forget(tx, scope, step)
       }
     }
   }
@@ -314,7 +314,7 @@ export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
       findings.push(
         `subscription ${subscription} writes ${watched.table.schema}.${watched.table.name} without firing statement triggers`,
       )
-    for (const table of tablesOf(watched)) findings.push(...(await checkTable(tx, scope, group, table)))
+    for (const table of treeOf(watched)) findings.push(...(await checkTable(tx, scope, group, table)))
   }
   return findings
 }

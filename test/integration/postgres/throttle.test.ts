@@ -1,18 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { createBackfillThrottle } from '../../../src/backfill/throttle.ts'
-import type { Migration } from '../../../src/definition/index.ts'
-import { type BothSides } from '../../support/both-sides.ts'
 import { prepare } from '../../support/held-users.ts'
 import { postgresVersions } from '../../support/postgres.ts'
+import { askThrottle as ask, throttledTables as tables } from '../../support/throttle.ts'
 import { eventually } from '../../support/wait.ts'
-
-type Limits = NonNullable<Migration['backfill']['throttle']>
-
-const tables = [{ schema: 'public', name: 'users' }]
-
-/** A new throttle each time: it keeps its answer for a second. */
-const ask = (m: BothSides, throttle: Limits, maxReplicationLagSec = 5): Promise<string | undefined> =>
-  createBackfillThrottle(m.place, { ...m.migration.backfill, maxReplicationLagSec, throttle }, tables)()
 
 describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (version) => {
   test('a slot that nobody reads', async (t) => {

@@ -1,9 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, type TestContext } from 'vitest'
+import type { MigrationHandle } from '../../../src/client.ts'
 import type { DefinitionInput } from '../../../src/index.ts'
 import { startService } from '../../support/migration.ts'
 import { approve, untilDetail } from '../../support/migrations.ts'
-import { postgresVersions, withDatabase } from '../../support/postgres.ts'
+import {
+  postgresVersions,
+  withDatabase,
+  type PostgresVersion,
+  type TestDatabase,
+} from '../../support/postgres.ts'
 
 const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   name,
@@ -26,21 +32,31 @@ const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   backfill: { profile: 'fast' },
 })
 
+/** At the open gate of cutover somebody disables a trigger, and row 7 is changed behind it. */
+async function disableAtGate(
+  t: TestContext,
+  version: PostgresVersion,
+  mode: 'flags' | 'swap',
+): Promise<{ database: TestDatabase; handle: MigrationHandle; trigger: string }> {
+  const database = await withDatabase(t, version)
+  await database.pool.query(
+    `CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT i, 'n' || i FROM generate_series(1, 2000) i`,
+  )
+  const { client } = await startService(t, database)
+  const name = `capture_${randomUUID().slice(0, 8)}`
+  const trigger = `_crossfade_${name}_f1_update`
+  const handle = await client.start(definition(name, mode))
+  await approve(handle, 'expand')
+  await untilDetail(handle, 'the gate cutover', ({ gate }) => gate?.gate === 'cutover')
+  await database.pool.query(
+    `ALTER TABLE users DISABLE TRIGGER ${trigger}; UPDATE users SET name = 'missed' WHERE id = 7`,
+  )
+  return { database, handle, trigger }
+}
+
 describe.each(postgresVersions())('PostgreSQL %s', (version) => {
   test('a trigger that somebody disables takes the ramp back, shuts the gate, and what it missed is copied', async (t) => {
-    const database = await withDatabase(t, version)
-    await database.pool.query(
-      `CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT i, 'n' || i FROM generate_series(1, 2000) i`,
-    )
-    const { client } = await startService(t, database)
-    const name = `capture_${randomUUID().slice(0, 8)}`
-    const trigger = `_crossfade_${name}_f1_update`
-    const handle = await client.start(definition(name, 'flags'))
-    await approve(handle, 'expand')
-    await untilDetail(handle, 'the gate cutover', ({ gate }) => gate?.gate === 'cutover')
-    await database.pool.query(
-      `ALTER TABLE users DISABLE TRIGGER ${trigger}; UPDATE users SET name = 'missed' WHERE id = 7`,
-    )
+    const { database, handle, trigger } = await disableAtGate(t, version, 'flags')
     await untilDetail(handle, 'the breach', ({ breach }) => breach !== undefined)
     await approve(handle, 'cutover')
     const inTrouble = { evenInTrouble: true }
@@ -76,19 +92,7 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
   })
 
   test('a trigger that somebody disables shuts the gate of a swap', async (t) => {
-    const database = await withDatabase(t, version)
-    await database.pool.query(
-      `CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users SELECT i, 'n' || i FROM generate_series(1, 2000) i`,
-    )
-    const { client } = await startService(t, database)
-    const name = `capture_${randomUUID().slice(0, 8)}`
-    const trigger = `_crossfade_${name}_f1_update`
-    const handle = await client.start(definition(name, 'swap'))
-    await approve(handle, 'expand')
-    await untilDetail(handle, 'the gate cutover', ({ gate }) => gate?.gate === 'cutover')
-    await database.pool.query(
-      `ALTER TABLE users DISABLE TRIGGER ${trigger}; UPDATE users SET name = 'missed' WHERE id = 7`,
-    )
+    const { database, handle, trigger } = await disableAtGate(t, version, 'swap')
     const shut = await untilDetail(
       handle,
       'the shut gate',
