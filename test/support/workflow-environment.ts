@@ -215,8 +215,20 @@ function createReal(): Promise<TestWorkflowEnvironment> {
   return TestWorkflowEnvironment.createFromExistingServer({ address })
 }
 
+/** Shorter than a test may take, and longer than any skip or life of them does. */
+const longestWaitMs = 100_000
+
+/**
+ * A call that is still open when its test runs out of time is tried again by the client after the test has closed its channel, which
+ * ends the whole run as an uncaught exception: such a call ends before, as an error of its test.
+ */
+function bound({ connection }: TestWorkflowEnvironment): <T>(call: () => Promise<T>) => Promise<T> {
+  return (call) => connection.withDeadline(Date.now() + longestWaitMs, call)
+}
+
 function liveWith(environment: TestWorkflowEnvironment, migration: Migration, world: World): Life {
   const workflowId = messages.workflowIdOf(migration.name)
+  const bounded = bound(environment)
   const { workflow } = environment.client
   const handle = workflow.getHandle<(input: MigrationInput) => Promise<MigrationResult>>(workflowId)
   const life: Life = {
@@ -224,17 +236,20 @@ function liveWith(environment: TestWorkflowEnvironment, migration: Migration, wo
     migration,
     world,
     handle,
-    status: () => handle.query(messages.status),
-    plan: () => handle.query(messages.plan),
-    audit: () => handle.query(messages.audit),
+    status: () => bounded(() => handle.query(messages.status)),
+    plan: () => bounded(() => handle.query(messages.plan)),
+    audit: () => bounded(() => handle.query(messages.audit)),
     story: async () =>
       (await life.audit()).map(({ what, by }) => `${what}${by === undefined ? '' : ` (${by})`}`).join('\n'),
     async details() {
-      const metadata = await handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata')
+      const metadata = await bounded(() =>
+        handle.query<{ currentDetails?: string }>('__temporal_workflow_metadata'),
+      )
       return metadata.currentDetails ?? ''
     },
-    signal: (name, ...payload) => handle.signal(name, ...payload),
-    update: (name, payload) => handle.executeUpdate<string, [unknown]>(name, { args: [payload] }),
+    signal: (name, ...payload) => bounded(() => handle.signal(name, ...payload)),
+    update: (name, payload) =>
+      bounded(() => handle.executeUpdate<string, [unknown]>(name, { args: [payload] })),
     approve: async (gate) => {
       const { token } = await life.status()
       return life.update('approve', {
@@ -252,11 +267,11 @@ function liveWith(environment: TestWorkflowEnvironment, migration: Migration, wo
         { what, timeoutMs: 20_000 },
       ),
     atGate: (gate) => life.until(`gate ${gate}`, ({ gate: open }) => open?.gate === gate),
-    skip: (ms) => environment.sleep(ms),
+    skip: (ms) => bounded(() => environment.sleep(ms)),
     reach: async (stop) => {
       await eventually(() => stop.isReached(), { what: 'the activity', timeoutMs: 30_000 })
     },
-    result: () => handle.result(),
+    result: () => bounded(() => handle.result()),
     async histories() {
       const found: { runId: string; events: number; status: string }[] = []
       let runId: string | undefined = (await handle.describe()).runId
