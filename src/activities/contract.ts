@@ -45,7 +45,10 @@ export interface Activities {
   setFlags(
     input: MigrationRef & { readonly percent: Readonly<Record<string, number>>; readonly primary?: Side },
   ): Promise<void>
-  /** Everything declared is there and valid, and every listed query uses an index. @throws `CUTOVER.INCOMPLETE`, `CUTOVER.NO_INDEX` */
+  /**
+   * Everything declared is there and valid, nothing that hung on the old side is lost, and every listed query uses an index.
+   * @throws `CUTOVER.INCOMPLETE`, `CUTOVER.NOT_CARRIED`, `CUTOVER.NO_INDEX`
+   */
   proveCutover(ref: MigrationRef): Promise<readonly string[]>
   swap(input: MigrationRef & { readonly direction: 'to-new' | 'to-old' }): Promise<'swapped' | 'was swapped'>
 

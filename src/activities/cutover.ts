@@ -1,6 +1,7 @@
 import { tablesOf } from '../copy/groups.ts'
 import { formatTable } from '../core/link.ts'
 import { assertComplete, completionSteps } from '../ddl/expand-steps.ts'
+import { assertCarried } from '../ddl/carried.ts'
 import { attempt } from '../ddl/run-step.ts'
 import { swapNames } from '../ddl/swap.ts'
 import { CrossfadeError } from '../errors/index.ts'
@@ -18,6 +19,7 @@ export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap
     await assertComplete(completionSteps(database.dialect, migration), (step) =>
       database.transaction((tx) => step.inspect(tx, scope)),
     )
+    await database.transaction((tx) => assertCarried(place, tx, migration), { readOnly: true })
     const proofs: string[] = []
     for (const query of migration.cutover.queries) {
       const { indexes, sequentialScans } = await database.transaction((tx) =>

@@ -45,3 +45,15 @@ export function formatTable(table: TableName): string {
 export function isSameTable(a: TableName, b: TableName): boolean {
   return a.schema === b.schema && a.name === b.name
 }
+
+/** An expression that is nothing but a column's name. A word of SQL (`null`) looks the same, but is no column of the table. */
+const bareName = /^[a-z_][a-z0-9_]*$/
+
+/** Columns of the driving table that the target has as they are: the key, and what is filled by a bare column. */
+export const carriedColumns = ({ parts: [driving], target }: Link): (readonly [string, string])[] => [
+  ...driving.key.map((from, i) => [from, target.key[i] ?? from] as const),
+  ...driving.columns.flatMap((source) => {
+    const from = 'column' in source ? source.column : source.expression
+    return 'column' in source || bareName.test(from) ? [[from, source.to] as const] : []
+  }),
+]

@@ -1,6 +1,9 @@
 import type { Link, TableName } from '../core/link.ts'
 import type { CrossfadeError } from '../errors/index.ts'
 import type { Database, Transaction } from './database.ts'
+import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
+
+export type * from './steps.ts'
 
 /**
  * What an engine must be able to do. One folder per engine with the same file names; nothing outside of it knows SQL.
@@ -45,13 +48,6 @@ export interface Watched {
   readonly key: readonly string[]
   /** Every table below it, at all levels. */
   readonly partitions: readonly TableName[]
-}
-
-/** The migration's own corner of the database. */
-export interface Scope {
-  readonly migration: string
-  /** The schema that holds everything we create beside the user's own tables. */
-  readonly schema: string
 }
 
 export interface TableDescription {
@@ -145,49 +141,6 @@ export interface Blocker {
   readonly state: string
 }
 
-/** One DDL step: looks first, safe to run twice, knows its lock and its way back. */
-export interface DdlStep {
-  /** Unique in the migration; the key of the journal. */
-  readonly id: string
-  readonly title: string
-  readonly sql: readonly string[]
-  /** The lock that the application meets, in words. */
-  readonly lock: string
-  /** `broken`: half done (an invalid index); `apply` mends it. */
-  inspect(tx: Transaction, scope: Scope): Promise<'absent' | 'present' | 'broken'>
-  apply(
-    database: Database,
-    scope: Scope,
-    options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
-  ): Promise<void>
-  /** Undefined where there is nothing to take back. */
-  undo?(
-    database: Database,
-    scope: Scope,
-    options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
-  ): Promise<void>
-}
-
-export interface TargetTableSpec {
-  readonly table: TableName
-  readonly columns: Readonly<Record<string, string>>
-  readonly primaryKey: readonly string[]
-  readonly indexes: readonly { readonly name: string; readonly on: string; readonly unique: boolean }[]
-  readonly checks: readonly { readonly name: string; readonly expression: string }[]
-  readonly foreignKeys: readonly {
-    readonly name: string
-    readonly columns: readonly string[]
-    readonly references: { readonly table: TableName; readonly columns: readonly string[] }
-    readonly onDelete: string
-  }[]
-}
-
-export interface OwnStatement {
-  readonly name: string
-  readonly up: string
-  readonly down?: string | undefined
-}
-
 /** `copy`: keep the other side equal. `watch`: only note the key, nobody applies it. */
 export type TriggerMode = 'copy' | 'watch'
 
@@ -278,8 +231,6 @@ export interface Dialect {
     createTable(spec: TargetTableSpec): DdlStep
     createIndex(spec: TargetTableSpec, index: TargetTableSpec['indexes'][number]): DdlStep
     addCheck(spec: TargetTableSpec, check: TargetTableSpec['checks'][number]): DdlStep[]
-    /** Gives a new table the grants that the old one has, so that the application's roles can use it. */
-    copyGrants(from: TableName, to: TableName): DdlStep
     addForeignKey(spec: TargetTableSpec, foreignKey: TargetTableSpec['foreignKeys'][number]): DdlStep[]
     ownStatement(statement: OwnStatement): DdlStep
     createChangeLog(group: SyncGroup): DdlStep
@@ -302,6 +253,7 @@ export interface Dialect {
     /** Before the link's target takes over: its sequences go behind everything that the other side has handed out. */
     advanceSequences(tx: Transaction, link: ResolvedLink): Promise<void>
   }
+  readonly access: Access
   readonly triggers: {
     /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */
     install(

@@ -1,7 +1,7 @@
-import { isSameTable } from '../core/link.ts'
+import { carriedColumns, isSameTable } from '../core/link.ts'
 import type { DdlStep, Dialect } from '../database/index.ts'
 import { tablesOf, type Groups } from '../copy/groups.ts'
-import type { Migration } from '../definition/index.ts'
+import { forwardLinks, type Migration } from '../definition/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
 
 /** What expand does before the links can be resolved: our schema, the new tables, the author's own statements. */
@@ -25,14 +25,14 @@ export function earlySteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
 
 /** What follows once both sides exist. Capture comes last: from then on no change is lost. */
 export function captureSteps(dialect: Dialect, migration: Migration, groups: Groups): DdlStep[] {
-  const { ddl } = dialect
+  const { access, ddl } = dialect
   const tables = Object.values(tablesOf(migration)).flat()
   return [
     ddl.registerTables(tables),
     ...earlySteps(dialect, migration),
-    ...migration.mappings
-      .filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target)))
-      .map(({ source, target }) => ddl.copyGrants(source, target)),
+    ...forwardLinks(migration)
+      .filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target.table)))
+      .map((link) => access.copy(link.parts[0].table, link.target.table, carriedColumns(link))),
     ...[...groups.forward, ...groups.reverse].map((group) => ddl.createChangeLog(group)),
     ...groups.forward.map((group) => ddl.installTriggers(group, 'copy', migration.sync)),
   ]

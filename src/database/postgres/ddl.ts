@@ -19,7 +19,7 @@ type Options = { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }
 const concurrentBuildWaitMs = 30 * 60_000
 
 /** A step whose statements and journal entry are one transaction. */
-function transactional(step: {
+export function transactional(step: {
   id: string
   title: string
   sql: readonly string[]
@@ -66,7 +66,7 @@ async function runAll(tx: Transaction, sql: readonly string[]): Promise<void> {
   for (const statement of sql) await tx.query(statement)
 }
 
-const inJournal =
+export const inJournal =
   (id: string): DdlStep['inspect'] =>
   async (tx, scope) =>
     (await isNoted(tx, scope, id)) ? 'present' : 'absent'
@@ -81,7 +81,7 @@ export const createScope: Dialect['ddl']['createScope'] = () => ({
     database.transaction((tx) => runAll(tx, createOurTables(scope)), { lockTimeoutMs }),
 })
 
-const createTableId = (table: TableName): string => `create-table ${formatTable(table)}`
+export const createTableId = (table: TableName): string => `create-table ${formatTable(table)}`
 
 export const createTable: Dialect['ddl']['createTable'] = (spec) => {
   const columns = Object.entries(spec.columns).map(([name, type]) => `${quoteIdentifier(name)} ${type}`)
@@ -178,30 +178,6 @@ export const addForeignKey: Dialect['ddl']['addForeignKey'] = (spec, key) =>
     `FOREIGN KEY (${quoteList(key.columns)}) REFERENCES ${quoteTable(key.references.table)} (${quoteList(key.references.columns)}) ON DELETE ${key.onDelete.toUpperCase()}`,
     `SHARE ROW EXCLUSIVE on both tables for an instant: writers of ${formatTable(key.references.table)} wait for it`,
   )
-
-export const copyGrants: Dialect['ddl']['copyGrants'] = (from, to) => {
-  const id = `copy-grants ${formatTable(to)}`
-  return transactional({
-    id,
-    title: `Give ${formatTable(to)} the grants of ${formatTable(from)}`,
-    sql: [`GRANT … ON ${quoteTable(to)} TO … -- as ${formatTable(from)} has them`],
-    lock: 'none on your tables',
-    inspect: inJournal(id),
-    run: async (tx, scope) => {
-      // A table that stood before us keeps its own grants.
-      if (!(await isNoted(tx, scope, createTableId(to)))) return
-      const grants = await tx.query(
-        `SELECT a.privilege_type, a.is_grantable, CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee ` +
-          `FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner`,
-        [quoteTable(from)],
-      )
-      for (const grant of grants.rows)
-        await tx.query(
-          `GRANT ${grant['privilege_type']} ON ${quoteTable(to)} TO ${grant['grantee']}${grant['is_grantable'] === 't' ? ' WITH GRANT OPTION' : ''}`,
-        )
-    },
-  })
-}
 
 export const ownStatement: Dialect['ddl']['ownStatement'] = (statement) =>
   transactional({

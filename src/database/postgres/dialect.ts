@@ -1,4 +1,5 @@
 import type { Dialect } from '../dialect.ts'
+import * as access from './access.ts'
 import * as catalog from './catalog.ts'
 import { evaluate, load } from './load.ts'
 import * as changeLog from './change-log.ts'
@@ -19,6 +20,7 @@ export const postgres: Dialect = {
   errors,
   catalog: { ...catalog, evaluate, load, scope: scopeOf },
   ddl: { ...ddl, advanceSequences },
+  access,
   triggers,
   journal: { exists, read },
   definitions: {
