@@ -1,5 +1,7 @@
 import { resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
+import type { TableName } from '../core/link.ts'
+import type { SyncGroup } from '../database/index.ts'
 import { undoableSteps } from '../ddl/expand-steps.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
 import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
@@ -17,7 +19,7 @@ const briefly: DdlPatience = { lockTimeoutMs: 100, pauseMs: 50, attempts: 3 }
 export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
   async returnTraffic(ref, around) {
     const found = await findGroups(ref, around)
-    if (found === undefined) return { primary: 'old', left: 0 }
+    if (found === 'nothing' || found === 'an empty schema') return { primary: 'old', left: 0 }
     const { place, migration, groups } = found
     const { database, scope } = place
     let left = 0
@@ -56,13 +58,19 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
 
   async windDown({ cleanUp, ...ref }, around) {
     const found = await findGroups(ref, around)
-    if (found === undefined) return ['nothing had been created']
+    if (found === 'nothing') return ['nothing had been created']
+    if (found === 'an empty schema') {
+      await dropScope(await around.place(ref), [], around)
+      return ['everything that was created is removed']
+    }
     const { place, migration, groups } = found
     const { database, scope } = place
     const { dialect } = database
     const tables = Object.values(tablesOf(migration)).flat()
     let behind = 0
-    for (const group of groups?.reverse ?? []) behind += await drain(place, group, 0, 30_000, around.signal)
+    // Expand may have ended anywhere: a side that has no change log yet has nothing to copy back.
+    for (const group of groups?.reverse ?? [])
+      if (await hasChangeLog(place, group)) behind += await drain(place, group, 0, 30_000, around.signal)
     for (const group of [...(groups?.forward ?? []), ...(groups?.reverse ?? [])])
       await removeTriggers(place, group, around)
     if (behind > 0)
@@ -79,18 +87,19 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
       if (did === 'left' && step.id.startsWith('own '))
         left.push(`left as it is: ${title} (it has no "down")`)
     }
-    await attempt(place, `Drop the schema ${scope.schema}`, tables, around, ({ lockTimeoutMs }) =>
-      dialect.ddl.dropScope(database, scope, { lockTimeoutMs }),
-    )
+    await dropScope(place, tables, around)
     return ['everything that was created is removed', ...left]
   },
 }
 
-async function removeTriggers(
-  place: Workplace,
-  group: Groups['forward'][number],
-  around: Surroundings,
-): Promise<void> {
+function dropScope(place: Workplace, tables: readonly TableName[], around: Surroundings): Promise<void> {
+  const { database, scope } = place
+  return attempt(place, `Drop the schema ${scope.schema}`, tables, around, ({ lockTimeoutMs }) =>
+    database.dialect.ddl.dropScope(database, scope, { lockTimeoutMs }),
+  )
+}
+
+async function removeTriggers(place: Workplace, group: SyncGroup, around: Surroundings): Promise<void> {
   const { database, scope } = place
   const step = database.dialect.ddl.removeTriggers(group)
   await attempt(
@@ -102,25 +111,36 @@ async function removeTriggers(
   )
 }
 
+async function hasChangeLog({ database, scope }: Workplace, group: SyncGroup): Promise<boolean> {
+  const step = database.dialect.ddl.createChangeLog(group)
+  return (await database.transaction((tx) => step.inspect(tx, scope))) === 'present'
+}
+
 async function pendingBack(place: Workplace, groups: Groups): Promise<number> {
   return (await readChangeLogs(place, groups.reverse)).reduce((sum, log) => sum + log.pending, 0)
 }
 
-/** The definition and its links, or undefined where expand had not got so far: then there is nothing to go back from. */
+/**
+ * The definition and its links; without links where expand had not created the new tables yet. `an empty schema`: a worker died before
+ * the definition was in it, and nothing else follows before that.
+ */
 async function findGroups(
   ref: MigrationRef,
   around: Surroundings,
-): Promise<{ place: Workplace; migration: Migration; groups: Groups | undefined } | undefined> {
+): Promise<
+  { place: Workplace; migration: Migration; groups: Groups | undefined } | 'nothing' | 'an empty schema'
+> {
   const place = await around.place(ref)
   const { database, scope } = place
   const { dialect } = database
   return database.transaction(async (tx) => {
-    if (!(await dialect.journal.exists(tx, scope))) return undefined
+    if (!(await dialect.journal.exists(tx, scope))) return 'nothing'
     const kept = await dialect.definitions.load(tx, scope)
-    if (kept?.fingerprint !== ref.fingerprint) return undefined
+    if (kept === undefined) return 'an empty schema'
+    if (kept.fingerprint !== ref.fingerprint) return 'nothing'
     const migration = JSON.parse(kept.definition) as Migration
     const groups = await resolveGroups(tx, dialect, scope, migration).catch((error: unknown) => {
-      if (isCrossfadeError(error)) return undefined // expand had not created the new tables yet
+      if (isCrossfadeError(error)) return undefined
       throw error
     })
     return { place, migration, groups }

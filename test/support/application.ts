@@ -1,3 +1,4 @@
+import type pg from 'pg'
 import type { TestContext } from 'vitest'
 import type { TestDatabase } from './postgres.ts'
 
@@ -75,7 +76,7 @@ export class Application {
 
 /** The flags as any session sees them; undefined where there are none. */
 export async function readFlags(
-  { pool }: TestDatabase,
+  { pool }: { readonly pool: Pick<pg.Client, 'query'> },
   schema: string,
 ): Promise<{ primary: 'old' | 'new'; readPercent: number } | undefined> {
   try {

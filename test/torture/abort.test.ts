@@ -2,9 +2,9 @@ import { randomUUID } from 'node:crypto'
 import { loadavg } from 'node:os'
 import { describe, expect, test, type TestContext } from 'vitest'
 import type { MigrationHandle } from '../../src/client.ts'
-import { openDatabase } from '../../src/database/index.ts'
 import type { DefinitionInput } from '../../src/index.ts'
 import { Application, readFlags } from '../support/application.ts'
+import { inventory } from '../support/inventory.ts'
 import { startService } from '../support/migration.ts'
 import { approve, observe, untilDetail, untilGate, type Observer } from '../support/migrations.ts'
 import {
@@ -65,15 +65,6 @@ const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   contract: { observe: '1h' },
   backfill: { maxConcurrency: 2, batchSize: 500, rateLimitMs: 0 },
 })
-
-async function inventory(database: TestDatabase): Promise<string[]> {
-  const opened = await openDatabase('default', { url: database.url, maxConnections: 1 })
-  try {
-    return await opened.transaction((tx) => opened.dialect.catalog.inventory(tx))
-  } finally {
-    await opened.close()
-  }
-}
 
 interface Scene {
   readonly database: TestDatabase
