@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type pg from 'pg'
-import { createItems, expandItems, median, reshaped, secondsOf, withServer, type Bench } from './support.ts'
+import { createItems, expandItems, ratioOf, reshaped, secondsOf, withServer, type Bench } from './support.ts'
 
 const target =
   'CREATE TABLE plain (id bigint PRIMARY KEY, code text NOT NULL, amount_cents bigint NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)'
@@ -49,12 +49,11 @@ export const backfill: Bench = {
           await stage.close()
         }
       }
-      const ours = median(samples.rowsPerSec)
       return {
         samples,
         ratios: {
-          vsOneShotIndexed: ours / median(samples.oneShotIndexedRowsPerSec),
-          vsBlockingIdeal: ours / median(samples.blockingIdealRowsPerSec),
+          vsOneShotIndexed: ratioOf(samples.rowsPerSec, samples.oneShotIndexedRowsPerSec),
+          vsBlockingIdeal: ratioOf(samples.rowsPerSec, samples.blockingIdealRowsPerSec),
         },
       }
     }),

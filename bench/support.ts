@@ -185,3 +185,7 @@ export function median(values: readonly number[]): number {
   const upper = sorted[middle] ?? 0
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? 0) + upper) / 2
 }
+
+/** The median of the ratios run by run: what is compared ran one after the other, so that a slow minute of the machine weighs on both. */
+export const ratioOf = (ours: readonly number[], baseline: readonly number[]): number =>
+  median(ours.map((value, run) => value / (baseline[run] ?? NaN)))

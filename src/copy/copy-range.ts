@@ -74,11 +74,12 @@ async function writeChunk(
   await ranges.lock(tx, scope, group.id, 'backfill', state)
   await ranges.markChunkRunning(tx, scope) // before the first look at the source
   const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
-  const next = await copy.chunkEnd(tx, group, left, rows)
-  const range = { after: left.after, upTo: next.end ?? left.upTo }
+  const end = await copy.chunkEnd(tx, group, left, rows)
+  const range = { after: left.after, upTo: end ?? left.upTo }
   let written = 0
   for (const link of group.links) written += await copy.insertMissing(tx, link, range, conflicts)
-  const step = { cursor: next.end, rows: next.rows, written, done: next.end === undefined }
+  const passed = end ? rows : await copy.countRows(tx, group, range)
+  const step = { cursor: end, rows: passed, written, done: end === undefined }
   await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
   return step
 }
@@ -94,7 +95,7 @@ async function leaveKey(
   const startedAt = performance.now()
   return database.transaction(async (tx) => {
     await ranges.lock(tx, scope, group.id, 'backfill', state)
-    const { end } = await copy.chunkEnd(
+    const end = await copy.chunkEnd(
       tx,
       group,
       { after: state.cursor ?? state.range.after, upTo: state.range.upTo },

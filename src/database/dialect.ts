@@ -320,13 +320,9 @@ export interface Dialect {
       keys: readonly Key[],
       locks: 'skip' | 'wait',
     ): Promise<CopiedKeys>
-    /** The key that ends a chunk of `rows` rows, or undefined where the range ends first, and the rows counted. */
-    chunkEnd(
-      tx: Transaction,
-      group: SyncGroup,
-      range: KeyRange,
-      rows: number,
-    ): Promise<{ readonly end: Key | undefined; readonly rows: number }>
+    /** The key of the `rows`th row of the range, or undefined where the range ends first. */
+    chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<Key | undefined>
+    countRows(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<number>
     /** The next `rows` keys of the *target* above `after`, for looking at every target row. */
     targetKeys(tx: Transaction, link: ResolvedLink, after: Key | undefined, rows: number): Promise<Key[]>
   }

@@ -55,8 +55,9 @@ const applierStages: readonly [RegExp, number][] = [
 const laneStages: readonly [RegExp, number][] = [
   [/^SELECT fence/, 1],
   [/pg_advisory_xact_lock_shared/, 1],
-  [/count\(\*\) OVER/, 2],
+  [/OFFSET \d+ LIMIT 1/, 2],
   [/^INSERT INTO "public"/, 3],
+  [/^SELECT count/, 4],
   [/^UPDATE \S*ranges/, 4],
   [/^COMMIT/, 5],
 ]

@@ -8,8 +8,8 @@ import {
   keyTexts,
   linkRows,
   onTarget,
-  rowImage,
   rowKey,
+  rowsDiffer,
   type KeyCondition,
 } from './projection.ts'
 
@@ -31,23 +31,20 @@ function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: n
   const differs = [
     `_crossfade_s.${names[0]} IS NULL`,
     `_crossfade_t.${names[0]} IS NULL`,
-    ...(columns.length === 0
-      ? []
-      : [`${rowImage(resolved, '_crossfade_s')} *<> ${rowImage(resolved, '_crossfade_t')}`]),
+    rowsDiffer(resolved, '_crossfade_s', '_crossfade_t'),
   ].join(' OR ')
-  // In the order of the source, so that whoever gets only the first of them can go on behind the last.
-  const places = names.map((_, i) => `_crossfade_o${i + 1}`)
-  const ordered = names.map((name, i) => {
-    const order = resolved.keyOrders[i]?.source
-    return `coalesce(_crossfade_s.${name}, _crossfade_t.${name})${order === undefined ? '' : ` COLLATE ${order}`} AS ${places[i]}`
-  })
   const key = names
     .map((name) => `coalesce(_crossfade_s.${name}::text, _crossfade_t.${name}::text)`)
     .join(', ')
+  // In the order of the source, so that whoever gets only the first of them can go on behind the last.
+  const places = names.map((name, i) => {
+    const order = resolved.keyOrders[i]?.source
+    return `coalesce(_crossfade_s.${name}, _crossfade_t.${name})${order === undefined ? '' : ` COLLATE ${order}`}`
+  })
+  // What differs is asked in one place, because PostgreSQL would evaluate it as often as it stands there.
   return (
-    `SELECT count(*) AS compared, count(*) FILTER (WHERE _crossfade_d) AS differences, ` +
-    `to_json((array_agg(_crossfade_key ORDER BY ${places.join(', ')}) FILTER (WHERE _crossfade_d))[1:${Math.floor(limit)}]) AS keys FROM (` +
-    `SELECT (${differs}) AS _crossfade_d, json_build_array(${key}) AS _crossfade_key, ${ordered.join(', ')} ` +
+    `SELECT compared, coalesce(cardinality(keys), 0) AS differences, to_json(keys[1:${Math.floor(limit)}]) AS keys FROM (` +
+    `SELECT count(*) AS compared, array_agg(json_build_array(${key}) ORDER BY ${places.join(', ')}) FILTER (WHERE ${differs}) AS keys ` +
     `FROM (${linkRows(resolved, condition)}) AS _crossfade_s FULL JOIN (${target}) AS _crossfade_t ON ${equal}) AS _crossfade_j`
   )
 }

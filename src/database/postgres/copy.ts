@@ -39,21 +39,25 @@ export const insertMissing: Dialect['copy']['insertMissing'] = async (tx, resolv
   return (await tx.query(insertRows(resolved, condition, missing), values)).rowCount
 }
 
+/** The key is found by the index alone: no row before it is read. */
 export const chunkEnd: Dialect['copy']['chunkEnd'] = async (tx, group, range, rows) => {
   const [watched] = group.watched
-  if (!watched) return { end: undefined, rows: 0 }
+  if (!watched) return undefined
   const { condition, values } = keyBetween(range, group.keyTypes)
   const order = quoteList(watched.key)
-  const descending = watched.key.map((column) => `${quoteIdentifier(column)} DESC`).join(', ')
-  const result = await tx.query(
-    `SELECT ${keyTexts(watched.key)}, count(*) OVER () AS _crossfade_rows FROM (` +
-      `SELECT ${order} FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ORDER BY ${order} LIMIT ${Math.floor(rows)}` +
-      `) AS _crossfade_c ORDER BY ${descending} LIMIT 1`,
-    values,
-  )
-  const [row] = result.rows
-  const found = Number(row?.['_crossfade_rows'] ?? 0)
-  return { end: row && found >= rows ? rowKey(row, watched.key.length) : undefined, rows: found }
+  const sql =
+    `SELECT ${keyTexts(watched.key)} FROM (SELECT ${order} FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ` +
+    `ORDER BY ${order} OFFSET ${Math.floor(rows) - 1} LIMIT 1) AS _crossfade_c`
+  const [row] = (await tx.query(sql, values)).rows
+  return row && rowKey(row, watched.key.length)
+}
+
+export const countRows: Dialect['copy']['countRows'] = async (tx, group, range) => {
+  const [watched] = group.watched
+  if (!watched) return 0
+  const { condition, values } = keyBetween(range, group.keyTypes)
+  const sql = `SELECT count(*) AS rows FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)}`
+  return Number((await tx.query(sql, values)).rows[0]?.['rows'] ?? 0)
 }
 
 /**

@@ -140,16 +140,10 @@ export function insertRows(resolved: ResolvedLink, condition: KeyCondition, extr
   )
 }
 
-/**
- * Updates the target rows that stand and differ, or undefined where the link fills nothing but the key. Rows are compared as
- * images (`*<>`), so that types without equality (json, xml) work and what an operator calls equal but is not the same (citext
- * case, numeric scale) is copied too. https://www.postgresql.org/docs/18/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
- */
+/** Updates the target rows that stand and differ, or undefined where the link fills nothing but the key. */
 export function updateRows(resolved: ResolvedLink, condition: KeyCondition): string | undefined {
   const update = updateStatement(resolved, condition)
-  return (
-    update && `${update} AND ${rowImage(resolved, '_crossfade_t')} *<> ${rowImage(resolved, '_crossfade_s')}`
-  )
+  return update && `${update} AND (${rowsDiffer(resolved, '_crossfade_t', '_crossfade_s')})`
 }
 
 function updateStatement(resolved: ResolvedLink, condition: KeyCondition): string | undefined {
@@ -188,24 +182,49 @@ export function writeRows(resolved: ResolvedLink, condition: KeyCondition): stri
 }
 
 /**
- * The filled columns of a row as one image. An INSERT or UPDATE casts to the column's type by assignment, which refuses what is
- * too long; a written cast would cut it silently, and the cut value would then look equal. So lengths are taken off the type.
- * https://www.postgresql.org/docs/18/sql-expressions.html#SQL-SYNTAX-TYPE-CASTS
+ * Types whose equality is equality of the value's bytes (of text: with the collation "C"). Not among them: what says that 1.1 is
+ * 1.10 (numeric), -0 is 0 (float), 24 hours are a day (interval), or has no equality at all (json).
  */
-export function rowImage({ link, targetTypes }: ResolvedLink, qualifier: string): string {
-  const columns = targetColumns(link).map((column) =>
-    comparable(`${qualifier}.${quoteIdentifier(column)}`, targetTypes[column] ?? 'text'),
-  )
-  // Two bare ROW() would be compared column by column, with an operator that a column's type need not have.
-  return `ROW(${columns.join(', ')})::record`
+const equalAsBytes =
+  /^(smallint|integer|bigint|boolean|uuid|date|bytea|(timestamp|time)(\(\d+\))? without time zone|timestamp(\(\d+\))? with time zone)$/
+
+/**
+ * Whether the filled columns of two rows differ; `false` where there are none. Values are compared as images, so that types
+ * without equality (json, xml) work and what an operator calls equal but is not the same (citext case, numeric scale) counts as
+ * different (docs/decisions/0011). Where a type's own operator says the same as the images do, it is asked: no row is built then.
+ * https://www.postgresql.org/docs/18/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
+ */
+export function rowsDiffer({ link, targetTypes }: ResolvedLink, a: string, b: string): string {
+  const images: string[] = []
+  const conditions: string[] = []
+  for (const column of targetColumns(link)) {
+    const type = comparedAs(targetTypes[column] ?? 'text')
+    const of = (qualifier: string): string => `${qualifier}.${quoteIdentifier(column)}::${type}`
+    if (equalAsBytes.test(type)) conditions.push(`${of(a)} IS DISTINCT FROM ${of(b)}`)
+    else if (/(^|::)(text|character varying)$/.test(type))
+      conditions.push(`${of(a)} COLLATE "C" IS DISTINCT FROM ${of(b)} COLLATE "C"`)
+    else images.push(column)
+  }
+  if (images.length > 0) {
+    const image = (qualifier: string): string =>
+      // Two bare ROW() would be compared column by column, with an operator that a column's type need not have.
+      `ROW(${images.map((column) => `${qualifier}.${quoteIdentifier(column)}::${comparedAs(targetTypes[column] ?? 'text')}`).join(', ')})::record`
+    conditions.push(`${image(a)} *<> ${image(b)}`)
+  }
+  return conditions.join(' OR ') || 'false'
 }
 
-function comparable(value: string, type: string): string {
+/**
+ * The cast, or casts, of a value to its column's type before it is compared. An INSERT or UPDATE casts by assignment, which
+ * refuses what is too long; a written cast would cut it silently, and the cut value would then look equal. So lengths are taken
+ * off the type. https://www.postgresql.org/docs/18/sql-expressions.html#SQL-SYNTAX-TYPE-CASTS
+ */
+function comparedAs(type: string): string {
   // char(n) pads, and the padding is no value; the text of a bpchar comes without it.
-  if (/^(character|bpchar)(\(\d+\))?$/.test(type)) return `${value}::bpchar::text`
-  if (/^(character|bpchar)(\(\d+\))?\[\]$/.test(type)) return `${value}::bpchar[]::text[]`
-  if (/^bit(\(\d+\))?$/.test(type)) return `${value}::bit varying`
-  return `${value}::${type.replace(/^(character varying|bit varying)\(\d+\)/, '$1')}`
+  if (/^(character|bpchar)(\(\d+\))?$/.test(type)) return 'bpchar::text'
+  if (/^(character|bpchar)(\(\d+\))?\[\]$/.test(type)) return 'bpchar[]::text[]'
+  if (/^bit(\(\d+\))?$/.test(type)) return 'bit varying'
+  return type.replace(/^(character varying|bit varying)\(\d+\)/, '$1')
 }
 
 /** Deletes the target rows of the keys in `arrays` for which the source has none, in this same statement. */

@@ -341,7 +341,7 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
           let differences = 0
           let range = { after: undefined as Key | undefined, upTo: undefined as Key | undefined }
           for (;;) {
-            const { end } = await m.database.dialect.copy.chunkEnd(tx, m.forward, range, 300)
+            const end = await m.database.dialect.copy.chunkEnd(tx, m.forward, range, 300)
             const look = await m.database.dialect.compare.range(
               tx,
               link,
