@@ -1,4 +1,4 @@
-import { resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
+import { followedTables, resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { SyncGroup } from '../database/index.ts'
@@ -102,12 +102,8 @@ function dropScope(place: Workplace, tables: readonly TableName[], around: Surro
 async function removeTriggers(place: Workplace, group: SyncGroup, around: Surroundings): Promise<void> {
   const { database, scope } = place
   const step = database.dialect.ddl.removeTriggers(group)
-  await attempt(
-    place,
-    step.title,
-    group.watched.map(({ table }) => table),
-    around,
-    ({ lockTimeoutMs }) => step.apply(database, scope, { lockTimeoutMs, signal: around.signal }),
+  await attempt(place, step.title, followedTables(group), around, ({ lockTimeoutMs }) =>
+    step.apply(database, scope, { lockTimeoutMs, signal: around.signal }),
   )
 }
 

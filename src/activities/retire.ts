@@ -1,4 +1,4 @@
-import { tablesOf } from '../copy/groups.ts'
+import { followedTables, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { Migration } from '../definition/index.ts'
@@ -16,7 +16,7 @@ export const retireActivities: Pick<
       await runStep(
         place,
         place.database.dialect.ddl.installTriggers(group, 'copy', migration.sync),
-        watchedOf(group.watched),
+        followedTables(group),
         around,
       )
   },
@@ -30,15 +30,10 @@ export const retireActivities: Pick<
     const { place, migration, groups } = await around.enter(ref)
     const { ddl } = place.database.dialect
     for (const group of groups.reverse)
-      await runStep(place, ddl.removeTriggers(group), watchedOf(group.watched), around)
+      await runStep(place, ddl.removeTriggers(group), followedTables(group), around)
     // From here on the old side is stale: a stray write to it must be noticed, and must never reach the new side.
     for (const group of groups.forward)
-      await runStep(
-        place,
-        ddl.installTriggers(group, 'watch', migration.sync),
-        watchedOf(group.watched),
-        around,
-      )
+      await runStep(place, ddl.installTriggers(group, 'watch', migration.sync), followedTables(group), around)
   },
 
   async observeOldSide(ref, { enter }) {
@@ -91,9 +86,6 @@ export const retireActivities: Pick<
     }
   },
 }
-
-const watchedOf = (watched: readonly { readonly table: TableName }[]): TableName[] =>
-  watched.map(({ table }) => table)
 
 async function presentNames(
   { database, scope }: Workplace,

@@ -42,13 +42,25 @@ async function resolveAll(
       link.target.table,
       ...link.parts.map((part) => part.table),
     ])
-    const rename = (part: LinkPart, i: number): LinkPart => ({ ...part, table: parts[i] ?? part.table })
+    const read = await dialect.catalog.locate(
+      tx,
+      scope,
+      (link.dependsOn ?? []).map(({ table }) => table),
+    )
+    const renamed = <T extends { table: TableName; as?: string }>(place: T, now: TableName | undefined): T =>
+      now === undefined || now.name === place.table.name
+        ? { ...place, table: now ?? place.table }
+        : { ...place, table: now, as: place.table.name }
+    const rename = (part: LinkPart, i: number): LinkPart => renamed(part, parts[i])
     const [driving, ...joined] = link.parts
     resolved.push(
       await dialect.catalog.resolveLink(tx, {
         ...link,
         parts: [rename(driving, 0), ...joined.map((part, i) => rename(part, i + 1))],
-        target: { ...link.target, table: target ?? link.target.table },
+        ...(link.dependsOn && {
+          dependsOn: link.dependsOn.map((one, i) => ({ ...one, table: read[i] ?? one.table })),
+        }),
+        target: renamed(link.target, target),
       }),
     )
   }
@@ -67,16 +79,41 @@ function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
       key,
       partitions: first.partitions[i] ?? [],
     })),
+    dependencies: distinct(
+      links.flatMap((resolved) => resolved.dependencies),
+      ({ table, on }) => JSON.stringify([formatTable(table), on]),
+    ),
   }
 }
 
 /** Every table of the old side and of the new, each once, by its name in the definition. */
 export function tablesOf(migration: Migration): { readonly old: TableName[]; readonly new: TableName[] } {
-  const distinct = (tables: readonly TableName[]): TableName[] => [
-    ...new Map(tables.map((table) => [formatTable(table), table])).values(),
-  ]
   return {
-    old: distinct(migration.mappings.map(({ source }) => source)),
-    new: distinct(migration.mappings.map(({ target }) => target)),
+    old: distinct(
+      migration.mappings.map(({ source }) => source),
+      formatTable,
+    ),
+    new: distinct(
+      migration.mappings.map(({ target }) => target),
+      formatTable,
+    ),
   }
 }
+
+/** The tables that sources depend on and that are no source themselves: read and followed, never written. */
+export function tablesBeside(migration: Migration): TableName[] {
+  const old = new Set(tablesOf(migration).old.map(formatTable))
+  const read = forwardLinks(migration).flatMap(({ dependsOn = [] }) => dependsOn.map(({ table }) => table))
+  return distinct(read, formatTable).filter((table) => !old.has(formatTable(table)))
+}
+
+/** Everything that a group follows: what a lock on its tables has to name. */
+export const followedTables = ({ watched, dependencies }: SyncGroup): TableName[] =>
+  distinct(
+    [...watched, ...dependencies].map(({ table }) => table),
+    formatTable,
+  )
+
+const distinct = <T>(values: readonly T[], identity: (value: T) => string): T[] => [
+  ...new Map(values.map((value) => [identity(value), value])).values(),
+]

@@ -16,11 +16,22 @@ export type ColumnSource = { readonly to: string } & (
 /** One table that a link reads: its share of the target's columns. */
 export interface LinkPart {
   readonly table: TableName
+  /** The name that the definition gave it, where it has another one now: expressions qualify their columns with it. */
+  readonly as?: string
   /** The key columns of this table, in the order of the link's key. */
   readonly key: readonly string[]
   readonly columns: readonly ColumnSource[]
   /** Rows that do not satisfy it do not exist for the link. */
   readonly where?: string
+}
+
+/**
+ * A table that the expressions of a link read by sub-selects, beside the row that drives. Which rows of it are read for a row of the
+ * driving table is said by columns that are equal: a change of one of them re-copies the keys that it touches.
+ */
+export interface Dependency {
+  readonly table: TableName
+  readonly on: readonly { readonly column: string; readonly driving: string }[]
 }
 
 export interface Link {
@@ -29,9 +40,11 @@ export interface Link {
   readonly direction: 'forward' | 'reverse'
   /** The first part drives: where it has no row, the target has none. The others are joined by key and may be missing. */
   readonly parts: readonly [LinkPart, ...LinkPart[]]
+  readonly dependsOn?: readonly Dependency[]
   readonly target: {
     readonly table: TableName
     readonly key: readonly string[]
+    readonly as?: string
     /** Target rows outside of it are not the link's: they are neither deleted nor compared. */
     readonly scope?: string
   }

@@ -2,53 +2,15 @@ import type { Link, TableName } from '../core/link.ts'
 import type { CrossfadeError } from '../errors/index.ts'
 import type { Database, Transaction } from './database.ts'
 import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
+import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
 
 export type * from './steps.ts'
+export type * from './sync-group.ts'
 
 /**
  * What an engine must be able to do. One folder per engine with the same file names; nothing outside of it knows SQL.
  * All functions run inside the caller's transaction: who calls decides what is atomic.
  */
-
-/** A key's values in the order of the link's key, each as the engine's own text. */
-export type Key = readonly string[]
-
-/** Keys above `after` up to and including `upTo`; undefined is open. Order is the database's own. */
-export interface KeyRange {
-  readonly after: Key | undefined
-  readonly upTo: Key | undefined
-}
-
-/** A link with what the catalogue knows of it. */
-export interface ResolvedLink {
-  readonly link: Link
-  /** SQL types of the driving part's key, without lengths: a cast to a length would cut a key of the other side. */
-  readonly keyTypes: readonly string[]
-  /** Where a key column is ordered differently on the two sides: the engine's names of both orders. */
-  readonly keyOrders: readonly ({ readonly source: string; readonly target: string } | undefined)[]
-  /** SQL types of the target's columns, by name, key columns included. */
-  readonly targetTypes: Readonly<Record<string, string>>
-  /** Of each part's table, in the order of the parts: a statement on a partition fires no trigger of the table above it. */
-  readonly partitions: readonly (readonly TableName[])[]
-}
-
-/** Links that share a change log: all targets of one source, or the one way back to it. */
-export interface SyncGroup {
-  /** `f1`, `f2`, … forward; `r1`, `r2`, … reverse. Names the group's objects in the database. */
-  readonly id: string
-  readonly direction: Link['direction']
-  readonly links: readonly [ResolvedLink, ...ResolvedLink[]]
-  readonly keyTypes: readonly string[]
-  /** Tables whose changes the group follows, each with its columns that hold the group's key. */
-  readonly watched: readonly Watched[]
-}
-
-export interface Watched {
-  readonly table: TableName
-  readonly key: readonly string[]
-  /** Every table below it, at all levels. */
-  readonly partitions: readonly TableName[]
-}
 
 export interface TableDescription {
   readonly table: TableName
@@ -69,6 +31,8 @@ export interface TableDescription {
     readonly columns: readonly string[]
     readonly primary: boolean
   }[]
+  /** Columns of each valid, whole index, up to its first expression: what a search by equality can use. */
+  readonly indexes: readonly (readonly string[])[]
   readonly triggers: readonly string[]
   readonly inheritors: number
   /** What stands outside of it and points at it, in words: foreign keys, views, explicit publications. */
@@ -215,8 +179,11 @@ export interface Dialect {
     missingPrivileges(tx: Transaction, tables: readonly TableName[]): Promise<string[]>
     activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>
     blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>
-    /** @throws what the server says of an expression that it cannot evaluate, as `PLAN.MAPPING_REFUSED` */
-    explainLink(tx: Transaction, link: ResolvedLink): Promise<void>
+    /**
+     * The tables that the server reads for a link, partitions as the table above them.
+     * @throws what the server says of an expression that it cannot evaluate, as `PLAN.MAPPING_REFUSED`
+     */
+    explainLink(tx: Transaction, link: ResolvedLink): Promise<readonly TableName[]>
     explainQuery(
       tx: Transaction,
       sql: string,
@@ -270,7 +237,7 @@ export interface Dialect {
      */
     follow(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly TableName[]>
     /** What is wrong with the triggers that a statement would meet now: disabled, missing, or passed by; empty where nothing is. */
-    check(tx: Transaction, scope: Scope, group: SyncGroup): Promise<readonly string[]>
+    check(tx: Transaction, scope: Scope, group: SyncGroup, mode?: TriggerMode): Promise<readonly string[]>
   }
   readonly journal: {
     read(tx: Transaction, scope: Scope): Promise<readonly string[]>
@@ -300,6 +267,12 @@ export interface Dialect {
     state(tx: Transaction, scope: Scope, group: SyncGroup): Promise<ChangeLogState>
     /** Those of `keys` that have an entry; all of them while a truncation waits. */
     pendingKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[]): Promise<Key[]>
+    /**
+     * Puts the keys that changed dependencies touch into the log, in the place of the entries that say which rows changed. These
+     * are only visible when their change is, so what the keys are copied from is what the change left.
+     * @returns the entries that went
+     */
+    resolveDependencies(tx: Transaction, scope: Scope, group: SyncGroup): Promise<number>
     /** Ids of the truncations that are visible now; they are removed by id after every target row was looked at. */
     truncations(tx: Transaction, scope: Scope, group: SyncGroup): Promise<string[]>
     remove(tx: Transaction, scope: Scope, group: SyncGroup, ids: readonly string[]): Promise<void>

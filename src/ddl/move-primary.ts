@@ -1,4 +1,4 @@
-import { tablesOf, type Groups } from '../copy/groups.ts'
+import { followedTables, tablesOf, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { Side } from '../core/phases.ts'
 import type { Migration } from '../definition/index.ts'
@@ -20,7 +20,7 @@ export async function movePrimary(
 ): Promise<void> {
   const { ddl, flags } = database.dialect
   const leading = primary === 'new' ? groups.forward : groups.reverse
-  const tables = leading.flatMap((group) => group.watched.map(({ table }) => table))
+  const tables = leading.flatMap(followedTables)
   const title = `Make the ${primary} side primary (${Object.values(tablesOf(migration)).flat().length} tables)`
   await attempt({ database, scope }, title, tables, watch, ({ lockTimeoutMs }) =>
     database.transaction(

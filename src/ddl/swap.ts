@@ -60,6 +60,9 @@ export async function swapNames(
     pairs.flatMap((pair) => [pair.source, pair.target]),
   )
   const before = await resolveGroups(tx, database.dialect, scope, migration)
+  // Their triggers go or come below: whoever changes them now is waited for, so that the log holds what it left.
+  const beside = before.forward.flatMap(({ dependencies }) => dependencies.map(({ table }) => table))
+  if (beside.length > 0) await ddl.lockExclusively(tx, beside)
   const leading = toNew ? before.forward : before.reverse
   for (const group of leading) await drainWithin(place, tx, group)
   for (const { links } of leading) for (const link of links) await ddl.advanceSequences(tx, link)

@@ -179,6 +179,25 @@ describe('a definition', () => {
       'mappings[1].target: is the target of mappings[0] too',
     ],
     [
+      'a table that nothing says how to read',
+      { ...smallest, mappings: [{ ...mapping, dependsOn: [{ table: 'teams', on: {} }] }] },
+      'mappings[0].dependsOn[0].on: names no column',
+    ],
+    [
+      'a target that is read for a target',
+      { ...smallest, mappings: [{ ...mapping, dependsOn: [{ table: 'people', on: { id: 'id' } }] }] },
+      'mappings[0].dependsOn[0].table: is a target of this migration',
+    ],
+    [
+      'a swap of a table that is read by its name',
+      {
+        ...smallest,
+        cutover: { mode: 'swap' },
+        mappings: [{ ...mapping, dependsOn: [{ table: 'users', on: { id: 'boss' } }] }],
+      },
+      'mappings[0].dependsOn[0].table: would mean another table after the exchange of names',
+    ],
+    [
       'a chain',
       { ...smallest, mappings: [mapping, { ...mapping, source: 'people', target: 'persons' }] },
       'mappings[0].target: is a source of another mapping',
@@ -223,6 +242,17 @@ describe('a definition', () => {
     expect(
       findings({ ...smallest, name: 'X', retire: { soak: 'x' }, backfill: { batchSize: 0 } }),
     ).toHaveLength(3)
+  })
+
+  test('says which other tables a link depends on, and not those that nobody changes', () => {
+    const dependsOn = [
+      { table: 'teams', on: { id: 'team_id' } },
+      { table: 'config.countries', constant: true },
+    ]
+    const [link] = forwardLinks(resolveMigration({ ...smallest, mappings: [{ ...mapping, dependsOn }] }))
+    expect(link?.dependsOn).toEqual([
+      { table: { schema: 'public', name: 'teams' }, on: [{ column: 'id', driving: 'team_id' }] },
+    ])
   })
 
   test('makes one link a mapping, and one link a source on the way back', () => {

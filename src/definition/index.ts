@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { formatTable, isSameTable, type Link, type LinkPart } from '../core/link.ts'
+import { formatTable, isSameTable, type Dependency, type Link, type LinkPart } from '../core/link.ts'
 import { parseDurationMs } from '../core/durations.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { canonicalJson } from './canonical-json.ts'
@@ -149,7 +149,7 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
       if (isSameTable(other.target, mapping.target))
         findings.push({
           path: `${at}.target`,
-          problem: `is the target of mappings[${j}] too; several sources of one target are not supported yet`,
+          problem: `is the target of mappings[${j}] too; one source drives a target, and the others are its dependsOn`,
         })
       if (
         isSameTable(other.source, mapping.source) &&
@@ -168,6 +168,18 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
           problem: `must be given for all mappings of ${formatTable(mapping.source)}, or be false for all`,
         })
     }
+    mapping.dependsOn?.forEach(({ table }, d) => {
+      if (mappings.some((other) => isSameTable(other.target, table)))
+        findings.push({
+          path: `${at}.dependsOn[${d}].table`,
+          problem: 'is a target of this migration; read what that is made from',
+        })
+      if (cutover.mode === 'swap' && mappings.some((other) => isSameTable(other.source, table)))
+        findings.push({
+          path: `${at}.dependsOn[${d}].table`,
+          problem: 'would mean another table after the exchange of names; use cutover.mode "flags"',
+        })
+    })
     if (mappings.some((other) => isSameTable(other.source, mapping.target)))
       findings.push({
         path: `${at}.target`,
@@ -208,6 +220,18 @@ const toPartColumns = (columns: Record<string, string | true>): LinkPart['column
     expression === true ? { to, column: to } : { to, expression },
   )
 
+const followedOf = (dependsOn: NonNullable<Migration['mappings'][number]['dependsOn']>): Dependency[] =>
+  dependsOn.flatMap((dependency) =>
+    'on' in dependency
+      ? [
+          {
+            table: dependency.table,
+            on: Object.entries(dependency.on).map(([column, driving]) => ({ column, driving })),
+          },
+        ]
+      : [],
+  )
+
 /** One link a mapping, from the old side to the new. */
 export function forwardLinks({ mappings }: Migration): Link[] {
   return mappings.map((mapping) => ({
@@ -221,6 +245,7 @@ export function forwardLinks({ mappings }: Migration): Link[] {
         ...(mapping.where === undefined ? {} : { where: mapping.where }),
       },
     ],
+    ...(mapping.dependsOn === undefined ? {} : { dependsOn: followedOf(mapping.dependsOn) }),
     target: { table: mapping.target, key: Object.values(mapping.key) },
   }))
 }

@@ -50,6 +50,22 @@ const columns = z
   .record(identifier, z.union([sqlExpression, z.literal(true)]))
   .describe('Target column → SQL expression over the source row, or true for the column of the same name.')
 
+const dependency = z.union([
+  z.strictObject({
+    table: tableName,
+    on: z
+      .record(identifier, identifier)
+      .refine((on) => Object.keys(on).length > 0, { error: 'names no column' })
+      .describe(
+        'Its column → the source column that is equal where an expression reads it. Indexed on both sides.',
+      ),
+  }),
+  z.strictObject({
+    table: tableName,
+    constant: z.literal(true).describe('Nobody changes it while the migration runs: it is not followed.'),
+  }),
+])
+
 const mapping = z.strictObject({
   source: tableName,
   target: tableName,
@@ -58,6 +74,13 @@ const mapping = z.strictObject({
     .refine((key) => Object.keys(key).length > 0, { error: 'names no column' })
     .describe("Source key column → target key column, in the order of the source's key."),
   columns,
+  dependsOn: z
+    .array(dependency)
+    .min(1)
+    .optional()
+    .describe(
+      'Other tables that columns and where read by sub-selects; a change there copies the source rows again that it touches.',
+    ),
   where: sqlExpression.optional().describe('Only rows that satisfy it are moved.'),
   reverse: z
     .union([

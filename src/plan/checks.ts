@@ -53,13 +53,19 @@ export function checkSource(table: TableName, found: TableDescription | undefine
         mend: 'Correct mappings[].source; names are taken literally, without case folding.',
       },
     ]
+  return checkFollowed(found, 'mappings[].source')
+}
+
+/** A table whose every change has to be captured; `setting` is where the definition names it. */
+export function checkFollowed(found: TableDescription, setting: string): Finding[] {
+  const name = formatTable(found.table)
   if (found.kind !== 'partitioned' && (found.kind !== 'table' || found.inheritors > 0))
     return [
       {
         rule: 'source-kind',
         severity: 'refusal',
         message: `${name} is ${found.kind === 'table' ? 'a table with inheritors' : `a ${found.kind}`}: statement triggers on it would not see every write.`,
-        mend: 'A source is a plain or a partitioned table; for a partition, name the table above it.',
+        mend: `Name a plain or a partitioned table in ${setting}; for a partition, the table above it.`,
       },
     ]
   if (found.subscriptions.length > 0)

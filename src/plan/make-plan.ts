@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
 import type { PlanSummary } from '../core/state.ts'
-import { tablesOf } from '../copy/groups.ts'
+import { tablesBeside, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { DdlStep, Dialect, TableDescription, Transaction } from '../database/index.ts'
 import { fingerprint, forwardLinks, type Migration } from '../definition/index.ts'
@@ -18,6 +18,7 @@ import {
   warnings,
   type Finding,
 } from './checks.ts'
+import { checkDependencies, checkReads } from './depends-on.ts'
 import { driftOf, plannedTable, type PlannedTable } from './drift.ts'
 
 export type { Finding } from './checks.ts'
@@ -49,19 +50,27 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
         const names = tablesOf(migration)
         const old = await describeAll(tx, dialect, names.old)
         const fresh = await describeAll(tx, dialect, names.new)
+        const beside = await describeAll(tx, dialect, tablesBeside(migration))
+        const constant = await describeAll(tx, dialect, constantTables(migration))
         const findings = [
           ...checkServer(version),
-          ...(await checkRights(tx, dialect, [...names.old, ...names.new])),
+          ...(await checkRights(tx, dialect, [
+            ...names.old,
+            ...names.new,
+            ...beside.map(({ table }) => table),
+          ])),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
           ...checkDependents(
             migration,
             old.map(({ found }) => found),
           ),
-          ...checkRowSecurity([...old, ...fresh].map(({ found }) => found)),
+          ...checkRowSecurity([...old, ...fresh, ...beside, ...constant].map(({ found }) => found)),
           ...migration.mappings.flatMap((mapping) => {
             const source = find(old, mapping.source)
             const target = find(fresh, mapping.target)
+            const read = [...old, ...beside, ...constant]
             return [
+              ...checkDependencies(mapping, (table) => find(read, table)),
               ...checkTarget(migration, mapping, target),
               ...checkKeys(migration, mapping, source, target),
             ]
@@ -80,7 +89,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
           fingerprint: fingerprint(migration),
           steps,
           summary: {
-            token: tokenOf(migration, plannedTables(old)),
+            token: tokenOf(migration, plannedTables([...old, ...beside])),
             strategy: strategyOf(migration),
             steps: steps
               .filter((step) => step.phase === 'expand' || step.phase === 'backfill')
@@ -133,6 +142,9 @@ async function describeAll(
 const find = (described: readonly Described[], table: TableName): TableDescription | undefined =>
   described.find((entry) => isSameTable(entry.table, table))?.found
 
+const constantTables = ({ mappings }: Migration): TableName[] =>
+  mappings.flatMap(({ dependsOn = [] }) => dependsOn.flatMap((one) => ('constant' in one ? [one.table] : [])))
+
 async function checkRights(
   tx: Transaction,
   dialect: Dialect,
@@ -154,19 +166,22 @@ async function checkExpressions(
   old: readonly Described[],
 ): Promise<Finding[]> {
   const findings: Finding[] = []
-  for (const link of forwardLinks(migration)) {
+  for (const [i, link] of forwardLinks(migration).entries()) {
     const [part] = link.parts
     const types = new Map(find(old, part.table)?.columns.map((column) => [column.name, column.type]))
     const missing = part.key.filter((column) => !types.has(column))
     if (types.size === 0 || missing.length > 0) continue // said by checkSource and checkKeys
     try {
-      await dialect.catalog.explainLink(tx, {
+      const read = await dialect.catalog.explainLink(tx, {
         link,
         keyTypes: part.key.map((column) => types.get(column) ?? ''),
         keyOrders: part.key.map(() => undefined),
         partitions: [],
+        dependencies: [],
         targetTypes: {},
       })
+      const mapping = migration.mappings[i]
+      if (mapping) findings.push(...checkReads(mapping, read))
     } catch (error) {
       if (!isCrossfadeError(error)) throw error
       findings.push({
@@ -185,6 +200,7 @@ function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
     steps.map(({ title, lock, sql }) => ({ phase, title, lock, sql }))
   const names = tablesOf(migration)
   const sources = names.old.map(formatTable).join(', ')
+  const followed = [...names.old, ...tablesBeside(migration)].map(formatTable).join(', ')
   const targets = names.new.map(formatTable).join(', ')
   const words = (phase: PlannedStep['phase'], title: string, lock: string): PlannedStep => ({
     phase,
@@ -196,8 +212,8 @@ function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
     ...of('expand', [...foundationSteps(dialect, migration), ...earlySteps(dialect, migration)]),
     words(
       'expand',
-      `Capture every change of ${sources} by statement triggers`,
-      `SHARE ROW EXCLUSIVE on ${sources} for an instant: waits for running writers`,
+      `Capture every change of ${followed} by statement triggers`,
+      `SHARE ROW EXCLUSIVE on ${followed} for an instant: waits for running writers`,
     ),
     words('backfill', `Copy ${sources} into ${targets} in lanes`, 'none on source rows'),
     ...of('backfill', completionSteps(dialect, migration)),
@@ -246,7 +262,7 @@ export async function describeSources(
   { database, scope }: Workplace,
   migration: Migration,
 ): Promise<PlannedTable[]> {
-  const { old } = tablesOf(migration)
+  const old = [...tablesOf(migration).old, ...tablesBeside(migration)]
   const now = await database.dialect.catalog.locate(tx, scope, old)
   const described: Described[] = []
   for (const [i, table] of old.entries())

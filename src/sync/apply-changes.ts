@@ -72,15 +72,22 @@ export async function readChangeLogs(
   })
 }
 
-/** One go through everything that is due: truncations, fresh keys in batches, then what was busy or refused, key by key. */
+/** One go through everything that is due: what other tables' changes touch, truncations, fresh keys in batches, then what was busy or refused, key by key. */
 export async function applyRound(
   place: Workplace,
   group: SyncGroup,
 ): Promise<{ settled: number; refused: number }> {
+  await resolveDependencies(place, group)
   await applyTruncations(place, group)
   const fresh = await applyFresh(place, group)
   const retried = await applyOneByOne(place, group, 'retried', batchKeys)
   return { settled: fresh.settled + retried.settled, refused: fresh.refused + retried.refused }
+}
+
+/** Which keys a change of another table touches is known from here on; they are copied like any other. */
+async function resolveDependencies({ database, scope }: Workplace, group: SyncGroup): Promise<void> {
+  if (group.dependencies.length === 0) return
+  await database.transaction((tx) => database.dialect.changeLog.resolveDependencies(tx, scope, group))
 }
 
 async function applyFresh(place: Workplace, group: SyncGroup): Promise<{ settled: number; refused: number }> {

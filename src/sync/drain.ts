@@ -19,6 +19,7 @@ export async function drainWithin(
   const { changeLog, copy } = database.dialect
   while ((await database.dialect.triggers.follow(tx, scope, group)).length > 0);
   await assertCaptured({ database, scope }, tx, [group])
+  while ((await changeLog.resolveDependencies(tx, scope, group)) > 0);
   for (const attempts of ['fresh', 'retried'] as const)
     for (;;) {
       const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)

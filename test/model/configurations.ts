@@ -1,4 +1,5 @@
 import { explore, type Exploration, type Model } from './explore.ts'
+import { joinedModel, type JoinedConfiguration } from './joined.ts'
 import { asBuilt, type Mutations } from './mutations.ts'
 import { pairModel } from './pair-model.ts'
 import type { Change, Configuration, Value } from './pair.ts'
@@ -111,6 +112,44 @@ const swaps = [
   ...scripts({ ...lane, appliers: 1, swaps: true }, [[update(2), remove()]], [[remove()]]),
 ]
 
+const joined: readonly JoinedConfiguration[] = [
+  {
+    order: null,
+    customers: [1, 2],
+    orders: [0],
+    changes: [{ customer: 0, value: 3 }],
+    appliers: 2,
+    copies: false,
+  },
+  {
+    order: 0,
+    customers: [1, 2],
+    orders: [1],
+    changes: [{ customer: 1, value: 3 }],
+    appliers: 2,
+    copies: true,
+  },
+  {
+    order: 0,
+    customers: [1, null],
+    orders: [1],
+    changes: [{ customer: 0, to: 1 }],
+    appliers: 1,
+    copies: true,
+  },
+  {
+    order: 0,
+    customers: [1, 2],
+    orders: [1, 0],
+    changes: [
+      { customer: 0, value: 3 },
+      { customer: 1, value: 4 },
+    ],
+    appliers: 1,
+    copies: true,
+  },
+]
+
 const two = (value: Value, target: Value, changes: readonly Value[], count: number): TwoConfiguration => ({
   row: value,
   target,
@@ -137,6 +176,11 @@ export const families = {
   'key changes': pairs('two keys, changes of the key, two lanes', keyChanges),
   expand: pairs('the triggers are made while the application writes', expands),
   swap: pairs('the names are exchanged while the application writes', swaps),
+  joined: {
+    about: 'one key that is made from two tables, both of which change, with a chunk and without',
+    configurations: [],
+    models: (without) => joined.map((c) => joinedModel(c, without) as Model<unknown>),
+  },
   'two databases': {
     about: 'one key, its two sides in two databases, an answer to COMMIT that is lost',
     configurations: [],

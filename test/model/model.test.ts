@@ -12,6 +12,7 @@ const states: Readonly<Record<FamilyName, number>> = {
   'key changes': 137_697,
   expand: 5_801,
   swap: 44_534,
+  joined: 37_568,
   'two databases': 16_176,
 }
 
@@ -46,6 +47,9 @@ const caught: Readonly<Record<Mutation, { readonly in: FamilyName; readonly step
   swapIgnoresTaken: { in: 'swap', steps: 6 },
   swapUnlocked: { in: 'swap', steps: 5 },
   swapLeavesTriggers: { in: 'swap', steps: 5 },
+  joinedLeavesNoKey: { in: 'joined', steps: 7 },
+  linkResolvedAtOnce: { in: 'joined', steps: 10 },
+  newLinkOnly: { in: 'joined', steps: 6 },
   noKeyLock: { in: 'two databases', steps: 29 },
   keyLockAfterRead: { in: 'two databases', steps: 18 },
   keyLockOfClient: { in: 'two databases', steps: 29 },

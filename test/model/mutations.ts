@@ -38,6 +38,12 @@ export const mutations = {
   swapIgnoresTaken: 'a key that an open transaction has taken from the log counts as copied',
   swapUnlocked: 'the names are exchanged without waiting for open transactions',
   swapLeavesTriggers: 'the triggers are not turned round',
+  // Several sources of one target.
+  joinedLeavesNoKey:
+    'a change of a source row that was applied at once leaves no key, though the row is read with others',
+  linkResolvedAtOnce:
+    'a change of another table leaves the keys that it touches when it is made, not its own values',
+  newLinkOnly: 'a row of another table that is read by another value now leaves only the new one',
   // Two databases.
   noKeyLock: 'no lock on the key is held across read and write',
   keyLockAfterRead: 'the lock on the key is taken after the read',

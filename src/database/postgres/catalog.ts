@@ -1,9 +1,9 @@
-import type { TableName } from '../../core/link.ts'
-import { formatTable } from '../../core/link.ts'
+import { formatTable, type Dependency, type TableName } from '../../core/link.ts'
 import { CrossfadeError } from '../../errors/index.ts'
-import type { Dialect, TableDescription } from '../dialect.ts'
+import type { Dialect, FollowedDependency, TableDescription } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { toCrossfadeError } from './errors.ts'
+import { linkQuery } from './dependencies.ts'
 import { leavesOf, quoteTable } from './identifiers.ts'
 import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
@@ -40,6 +40,12 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
       `WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL ORDER BY i.indisprimary DESC, c.relname`,
     [oid],
   )
+  const searchable = await tx.query(
+    `SELECT json_agg(a.attname ORDER BY k.n) AS columns FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY k(attnum, n) ` +
+      `JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL ` +
+      `AND k.n < coalesce((SELECT min(e.n) FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY e(attnum, n) WHERE e.attnum = 0), 1000) GROUP BY i.indexrelid`,
+    [oid],
+  )
   const triggers = await tx.query(
     'SELECT tgname FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY tgname',
     [oid],
@@ -59,6 +65,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
       primary: isTrue(row['indisprimary']),
       columns: JSON.parse(row['columns'] ?? '[]') as string[],
     })),
+    indexes: searchable.rows.map((row) => JSON.parse(row['columns'] ?? '[]') as string[]),
     triggers: triggers.rows.map((row) => row['tgname'] ?? ''),
   }
 }
@@ -218,11 +225,15 @@ export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) =
   for (const column of link.target.key) typeOf(targetTypes, link.target.table, column)
   const partitions: TableName[][] = []
   for (const part of link.parts) partitions.push(await partitionsOf(tx, part.table))
+  const dependencies: FollowedDependency[] = []
+  for (const dependency of link.dependsOn ?? [])
+    dependencies.push(await resolveDependency(tx, driving.table, dependency))
   const source = await keyColumns(tx, driving.table, driving.key)
   const target = await keyColumns(tx, link.target.table, link.target.key)
   return {
     link,
     partitions,
+    dependencies,
     keyTypes: source.map((column) => column.type),
     keyOrders: source.map(({ collation }, i) => {
       const other = target[i]?.collation
@@ -236,6 +247,39 @@ export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) =
         typeOf(targetTypes, link.target.table, column),
       ]),
     ),
+  }
+}
+
+async function resolveDependency(
+  tx: Transaction,
+  driving: TableName,
+  dependency: Dependency,
+): Promise<FollowedDependency> {
+  const { table, on } = dependency
+  const [types, drivingTypes] = [await columnTypes(tx, table), await columnTypes(tx, driving)]
+  for (const pair of on) {
+    typeOf(types, table, pair.column)
+    typeOf(drivingTypes, driving, pair.driving)
+  }
+  const own = await keyColumns(
+    tx,
+    table,
+    on.map(({ column }) => column),
+  )
+  const read = await keyColumns(
+    tx,
+    driving,
+    on.map((pair) => pair.driving),
+  )
+  return {
+    ...dependency,
+    // In the order of the driving column, so that the two can be compared whatever the other table says.
+    types: own.map(({ type, collation }, i) =>
+      collation === undefined || read[i]?.collation === undefined
+        ? type
+        : `${type} COLLATE ${read[i].collation}`,
+    ),
+    partitions: await partitionsOf(tx, table),
   }
 }
 
@@ -305,7 +349,9 @@ export const blockers: Dialect['catalog']['blockers'] = async (tx, tables) => {
 export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolved) => {
   await tx.query('SAVEPOINT crossfade_explain')
   try {
-    await tx.query(`EXPLAIN ${linkRows(resolved, everything)}`)
+    for (const dependency of resolved.link.dependsOn ?? [])
+      await tx.query(`EXPLAIN ${linkQuery(resolved.link.parts[0].table, dependency)}`)
+    return await tablesRead(tx, linkRows(resolved, everything))
   } catch (error) {
     const reason = toCrossfadeError(error, `The mapping ${resolved.link.id}`)
     throw new CrossfadeError({
@@ -319,7 +365,26 @@ export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolve
   }
 }
 
+async function tablesRead(tx: Transaction, query: string): Promise<TableName[]> {
+  const result = await tx.query(`EXPLAIN (VERBOSE, FORMAT JSON) ${query}`)
+  const [explained] = JSON.parse(result.rows[0]?.['QUERY PLAN'] ?? '[]') as { Plan: PlanNode }[]
+  const read: string[] = []
+  const walk = (node: PlanNode): void => {
+    const { Schema: schema, 'Relation Name': name, Plans } = node
+    if (schema !== undefined && name !== undefined) read.push(quoteTable({ schema, name }))
+    Plans?.forEach(walk)
+  }
+  if (explained) walk(explained.Plan)
+  const roots = await tx.query(
+    `SELECT DISTINCT n.nspname, c.relname FROM unnest($1::text[]) t JOIN pg_class c ON c.oid = coalesce(pg_partition_root(to_regclass(t)), to_regclass(t)) ` +
+      `JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2`,
+    [read],
+  )
+  return roots.rows.map((row) => ({ schema: row['nspname'] ?? '', name: row['relname'] ?? '' }))
+}
+
 interface PlanNode {
+  readonly Schema?: string
   readonly 'Node Type': string
   readonly 'Index Name'?: string
   readonly 'Relation Name'?: string

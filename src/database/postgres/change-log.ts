@@ -1,8 +1,11 @@
 import type { ChangeLogEntry, Dialect, SyncGroup } from '../dialect.ts'
+import { resolveDependencies, touchedByLinks, waitingLinks } from './dependencies.ts'
 import { keyNames, ourTable } from './objects.ts'
 import { quoteList } from './identifiers.ts'
 import { rowKey } from './projection.ts'
 import { selectRunningChunks } from './ranges.ts'
+
+export { resolveDependencies }
 
 const kindCodes = { copy: 'c', 'look-again': 'l' } as const
 const kindOf = (code: string | null | undefined): ChangeLogEntry['kind'] =>
@@ -60,10 +63,14 @@ export const put: Dialect['changeLog']['put'] = async (tx, scope, group, entries
 
 export const state: Dialect['changeLog']['state'] = async (tx, scope, group) => {
   const log = ourTable(scope, `changes_${group.id}`)
+  const waiting = waitingLinks(scope, group).map(
+    (links) => ` UNION ALL SELECT NULL, logged_at FROM (${links}) AS _crossfade_l`,
+  )
   const result = await tx.query(
     `SELECT count(*) AS pending, count(*) FILTER (WHERE reason IS NOT NULL) AS stuck, ` +
       `coalesce(extract(epoch FROM clock_timestamp() - min(logged_at)), 0) AS age, ` +
-      `(SELECT reason FROM ${log} WHERE reason IS NOT NULL ORDER BY id LIMIT 1) AS reason FROM ${log}`,
+      `(SELECT reason FROM ${log} WHERE reason IS NOT NULL ORDER BY id LIMIT 1) AS reason ` +
+      `FROM (SELECT reason, logged_at FROM ${log}${waiting.join('')}) AS _crossfade_w`,
   )
   const row = result.rows[0] ?? {}
   return {
@@ -80,9 +87,14 @@ export const pendingKeys: Dialect['changeLog']['pendingKeys'] = async (tx, scope
   const log = ourTable(scope, `changes_${group.id}`)
   const arrays = group.keyTypes.map((type, i) => `$${i + 1}::${type}[]`)
   const equal = names.map((name) => `l.${name} = u.${name}`).join(' AND ')
+  const touched = [
+    `EXISTS (SELECT FROM ${log} l WHERE ${equal})`,
+    `EXISTS (SELECT FROM ${log} WHERE kind = 't')`,
+    ...touchedByLinks(scope, group, 'u'),
+  ]
   const result = await tx.query(
     `SELECT u.n FROM unnest(${arrays.join(', ')}) WITH ORDINALITY AS u(${names.join(', ')}, n) ` +
-      `WHERE EXISTS (SELECT FROM ${log} l WHERE ${equal}) OR EXISTS (SELECT FROM ${log} WHERE kind = 't')`,
+      `WHERE ${touched.join(' OR ')}`,
     names.map((_, i) => keys.map((key) => key[i] ?? null)),
   )
   return result.rows.map((row) => keys[Number(row['n']) - 1] ?? [])

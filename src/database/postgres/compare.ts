@@ -7,6 +7,7 @@ import {
   keyIn,
   keyTexts,
   linkRows,
+  namedTable,
   onTarget,
   rowKey,
   rowsDiffer,
@@ -25,7 +26,7 @@ function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: n
     onTarget(resolved, condition),
     ...(link.target.scope === undefined ? [] : [`(${link.target.scope})`]),
   ].join(' AND ')
-  const target = `SELECT ${[...keys, ...columns.map(quoteIdentifier)].join(', ')} FROM ${quoteTable(link.target.table)} WHERE ${where}`
+  const target = `SELECT ${[...keys, ...columns.map(quoteIdentifier)].join(', ')} FROM ${namedTable(link.target)} WHERE ${where}`
   const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
   const equal = names.map((name) => `_crossfade_s.${name} = _crossfade_t.${name}`).join(' AND ')
   const differs = [
@@ -70,7 +71,8 @@ export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted) => 
 }
 
 export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link }, side, rows) => {
-  const { table, key } = side === 'source' ? link.parts[0] : link.target
+  const drawn = side === 'source' ? link.parts[0] : link.target
+  const { table, key } = drawn
   // Rows outside of the link are never compared: they would only thin the sample out.
   const where = side === 'source' ? link.parts[0].where : link.target.scope
   const size = await tx.query(
@@ -81,7 +83,7 @@ export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link },
   // A handful of random pages each time; small tables are read whole.
   const percent = pages < 20 ? 100 : Math.max(0.0001, Math.min(100, (100 * 5) / pages))
   const result = await tx.query(
-    `SELECT ${keyTexts(key)} FROM ${quoteTable(table)} TABLESAMPLE SYSTEM (${percent.toFixed(6)}) WHERE ${where === undefined ? 'true' : `(${where})`} ORDER BY random() LIMIT ${Math.floor(rows)}`,
+    `SELECT ${keyTexts(key)} FROM ${namedTable(drawn)} TABLESAMPLE SYSTEM (${percent.toFixed(6)}) WHERE ${where === undefined ? 'true' : `(${where})`} ORDER BY random() LIMIT ${Math.floor(rows)}`,
   )
   return result.rows.map((row) => rowKey(row, key.length))
 }

@@ -2,6 +2,7 @@ import type { TableName } from '../../core/link.ts'
 import { formatTable } from '../../core/link.ts'
 import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
 import type { Database, Transaction } from '../database.ts'
+import { createLinkLogs } from './dependencies.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { forget, isNoted, note, relationExists } from './journal.ts'
 import { createChangeLog as changeLogSql, createOurTables, ourTable, type OurTable } from './objects.ts'
@@ -189,19 +190,24 @@ export const ownStatement: Dialect['ddl']['ownStatement'] = (statement) =>
     inspect: inJournal(`own ${statement.name}`),
   })
 
+const logsSql = (scope: Scope, group: SyncGroup): string[] => [
+  ...changeLogSql(scope, group),
+  ...createLinkLogs(scope, group),
+]
+
 export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({
   id: `create-change-log ${group.id}`,
   title: `Create the change log of ${group.watched.map((watched) => formatTable(watched.table)).join(', ')}`,
-  sql: changeLogSql({ migration: '<name>', schema: '_crossfade_<name>' }, group),
+  sql: logsSql({ migration: '<name>', schema: '_crossfade_<name>' }, group),
   lock: 'none on your tables',
   inspect: async (tx, scope) =>
     (await relationExists(tx, ourTable(scope, `changes_${group.id}`))) ? 'present' : 'absent',
   apply: (database, scope, { lockTimeoutMs }) =>
-    database.transaction((tx) => runAll(tx, changeLogSql(scope, group)), { lockTimeoutMs }),
+    database.transaction((tx) => runAll(tx, logsSql(scope, group)), { lockTimeoutMs }),
 })
 
 const watchedNames = (group: SyncGroup): string =>
-  group.watched.map((watched) => formatTable(watched.table)).join(', ')
+  [...group.watched, ...group.dependencies].map(({ table }) => formatTable(table)).join(', ')
 
 export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, settings) =>
   transactional({
@@ -217,7 +223,7 @@ export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, 
     lock: `SHARE ROW EXCLUSIVE on ${watchedNames(group)} for an instant: waits for running writers`,
     inspect: async (tx, scope) => {
       if ((await inJournal(`triggers ${group.id} ${mode}`)(tx, scope)) === 'absent') return 'absent'
-      return (await checkTriggers(tx, scope, group)).length === 0 ? 'present' : 'broken'
+      return (await checkTriggers(tx, scope, group, mode)).length === 0 ? 'present' : 'broken'
     },
     run: async (tx, scope) => {
       for (const other of ['copy', 'watch']) await forget(tx, scope, `triggers ${group.id} ${other}`)

@@ -8,7 +8,8 @@ import { fitIdentifier, quoteIdentifier, quoteList } from './identifiers.ts'
 
 export const scopeOf = (migration: string): Scope => ({ migration, schema: `_crossfade_${migration}` })
 
-export type OurTable = 'journal' | 'tables' | 'ranges' | 'parity' | 'flags' | 'state' | `changes_${string}`
+export type OurTable =
+  'journal' | 'tables' | 'ranges' | 'parity' | 'flags' | 'state' | `changes_${string}` | `links_${string}`
 
 export const ourTable = (scope: Scope, table: OurTable): string =>
   `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
@@ -53,6 +54,13 @@ export function createChangeLog(scope: Scope, group: SyncGroup): string[] {
 
 export const triggerName = (scope: Scope, group: SyncGroup, event: string): string =>
   fitIdentifier(`_crossfade_${scope.migration}_${group.id}_${event}`)
+
+/** Triggers and functions of the `index`th table that a group depends on. */
+export const dependencyTriggerName = (scope: Scope, group: SyncGroup, index: number, event: string): string =>
+  fitIdentifier(`_crossfade_${scope.migration}_${group.id}_d${index}_${event}`)
+
+export const dependencyFunctionName = (group: SyncGroup, index: number, event: string): string =>
+  `follow_${group.id}_${index}_${event}`
 
 export const functionName = (group: SyncGroup, watched: number, event: string): string =>
   `sync_${group.id}_${watched}_${event}`

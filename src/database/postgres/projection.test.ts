@@ -36,6 +36,7 @@ const single: ResolvedLink = {
   },
   keyTypes: ['bigint'],
   partitions: [[]],
+  dependencies: [],
   keyOrders: [undefined],
   targetTypes: { pid: 'bigint', full_name: 'character varying(40)', email: 'character(9)' },
 }

@@ -1,4 +1,4 @@
-import type { ColumnSource, Link, LinkPart } from '../../core/link.ts'
+import type { ColumnSource, Link, LinkPart, TableName } from '../../core/link.ts'
 import type { Key, KeyRange, ResolvedLink } from '../dialect.ts'
 import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 
@@ -73,6 +73,10 @@ export const keyTexts = (columns: readonly string[], qualifier = ''): string =>
 export const rowKey = (row: Record<string, string | null>, width: number): Key =>
   Array.from({ length: width }, (_, i) => row[`_crossfade_k${i + 1}`] ?? '')
 
+/** A table under the name that its expressions know it by. */
+export const namedTable = ({ table, as }: { readonly table: TableName; readonly as?: string }): string =>
+  as === undefined ? quoteTable(table) : `${quoteTable(table)} AS ${quoteIdentifier(as)}`
+
 const columnSql = (column: ColumnSource): string =>
   'column' in column ? quoteIdentifier(column.column) : `(${column.expression})`
 
@@ -86,7 +90,7 @@ function partRows(part: LinkPart, condition: KeyCondition, keyOrders: ResolvedLi
   const where = [part.where === undefined ? undefined : `(${part.where})`, condition(part.key)]
     .filter(Boolean)
     .join(' AND ')
-  return `SELECT ${[...keys, ...columns].join(', ')} FROM ${quoteTable(part.table)} WHERE ${where}`
+  return `SELECT ${[...keys, ...columns].join(', ')} FROM ${namedTable(part)} WHERE ${where}`
 }
 
 /** The rows that the target should have, as a sub-select with `_crossfade_k1…` and the target's columns by name. */
@@ -113,7 +117,7 @@ export function sourceExists(link: Link, qualifier: string): string {
     (column, i) => `${quoteIdentifier(column)} = ${qualifier}._crossfade_k${i + 1}`,
   )
   const where = [...(driving.where === undefined ? [] : [`(${driving.where})`]), ...equal].join(' AND ')
-  return `EXISTS (SELECT FROM ${quoteTable(driving.table)} WHERE ${where})`
+  return `EXISTS (SELECT FROM ${namedTable(driving)} WHERE ${where})`
 }
 
 export const targetColumns = (link: Link): string[] =>
@@ -245,5 +249,5 @@ function inScope(link: Link): string {
   const equal = link.target.key.map(
     (column, i) => `${quoteIdentifier(column)} = _crossfade_u._crossfade_k${i + 1}`,
   )
-  return `EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE (${link.target.scope}) AND ${equal.join(' AND ')})`
+  return `EXISTS (SELECT FROM ${namedTable(link.target)} WHERE (${link.target.scope}) AND ${equal.join(' AND ')})`
 }

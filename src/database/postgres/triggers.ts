@@ -10,9 +10,17 @@ import type {
 } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import { subscriptionsOf } from './catalog.ts'
+import { logEveryLink, logLinks, readsOthers } from './dependencies.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { forget, note } from './journal.ts'
-import { functionName, keyNames, ourTable, triggerName } from './objects.ts'
+import {
+  dependencyFunctionName,
+  dependencyTriggerName,
+  functionName,
+  keyNames,
+  ourTable,
+  triggerName,
+} from './objects.ts'
 import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
 import { applyingSetting, evaluationSettings } from './session.ts'
 
@@ -61,9 +69,6 @@ const allKeys = (arrays: readonly string[]): string => {
 /** The variables that hold the keys, one array a key column. */
 const variables = (group: SyncGroup): string[] => group.keyTypes.map((_, i) => `_crossfade_v${i + 1}`)
 
-/** Several tables make one target row: two writers that hold one of them each cannot see what the other is about to commit. */
-const isJoined = (group: SyncGroup): boolean => group.links.some(({ link }) => link.parts.length > 1)
-
 /** What keeps one target equal, for the keys in the variables. A clash with another writer raises and is caught. */
 function applyLink(link: ResolvedLink, event: Event, arrays: string[]): string[] {
   // Without its row in a joined table a target row is another row, not none.
@@ -78,11 +83,12 @@ function applyLink(link: ResolvedLink, event: Event, arrays: string[]): string[]
 
 /**
  * Rule 4: a delete, and a row that left the filter, always leaves its key, even when it was applied at once. So does every
- * change of a target that is joined from several tables: what is written here is fresh, and the applier makes it right.
+ * change of a target that several tables make: two writers that hold one of them each cannot see what the other is about to
+ * commit. What is written here is fresh, and the applier makes it right.
  */
 function logGone(spec: FunctionSpec, arrays: string[]): string[] {
   const { group, event } = spec
-  if (isJoined(group)) return [logKeys(spec, allKeys(arrays))]
+  if (readsOthers(group)) return [logKeys(spec, allKeys(arrays))]
   if (event === 'insert' && !group.links.some(({ link }) => link.parts.some((part) => part.where))) return []
   const names = group.keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
   const gone = group.links.map(({ link }) => `NOT ${sourceExists(link, '_crossfade_u')}`)
@@ -138,6 +144,26 @@ BEGIN
 END`
 }
 
+/**
+ * What a change of a table that the group depends on leaves. Nothing is written inline: how many keys it touches is not known.
+ * Our own writes back to it are not the application's: the side that leads holds what they are made from.
+ */
+function dependencyBody(scope: Scope, group: SyncGroup, index: number, event: Event): string {
+  const dependency = group.dependencies[index]
+  if (!dependency) return 'BEGIN RETURN NULL; END'
+  const columns = quoteList(dependency.on.map(({ column }) => column))
+  const rows = transitionTables[event].map((table) => `SELECT ${columns} FROM ${table}`).join(' UNION ')
+  const leave =
+    event === 'truncate'
+      ? logEveryLink(scope, group, index, dependency)
+      : logLinks(scope, group, index, dependency, rows)
+  return `BEGIN
+  IF coalesce(current_setting('${applyingSetting}', true), '') = ${quoteLiteral(scope.migration)} THEN RETURN NULL; END IF;
+  ${leave}
+  RETURN NULL;
+END`
+}
+
 /** The path that our own session resolves names with, so that the definition's expressions mean the same in the function. */
 async function searchPath(tx: Transaction): Promise<string> {
   const result = await tx.query('SELECT unnest(current_schemas(false)) AS name')
@@ -164,7 +190,7 @@ const plannedOnce: Readonly<Record<string, string>> = {
   enable_mergejoin: 'off',
 }
 
-function createFunction(spec: FunctionSpec, index: number, path: string): string {
+function createFunction(scope: Scope, name: string, body: string, path: string): string {
   const settings = {
     // Only the new side has a limit (see functionBody). The change log must take its key: what is waited for there is short, the
     // extension of its file for one, and an error there would be the application's.
@@ -173,12 +199,11 @@ function createFunction(spec: FunctionSpec, index: number, path: string): string
     ...plannedOnce,
     ...evaluationSettings,
   }
-  const body = functionBody(spec)
   return (
-    `CREATE OR REPLACE FUNCTION ${quoteIdentifier(spec.scope.schema)}.${quoteIdentifier(functionName(spec.group, index, spec.event))}() ` +
+    `CREATE OR REPLACE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(name)}() ` +
     `RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${path} ` +
     Object.entries(settings)
-      .map(([name, value]) => `SET ${name} = ${quoteLiteral(value)}`)
+      .map(([setting, value]) => `SET ${setting} = ${quoteLiteral(value)}`)
       .join(' ') +
     ` AS ${dollarQuote(body)}`
   )
@@ -197,51 +222,89 @@ interface InstalledFrom {
   readonly deferred: readonly string[]
 }
 
+/** A table that a group's triggers stand on, and how they are called. */
+interface Followed {
+  readonly table: TableName
+  readonly partitions: readonly TableName[]
+  triggerName(event: Event): string
+  functionName(event: Event): string
+  body(event: Event): string
+  /** Leaves the keys of all rows of one of its tables. */
+  leaveAll(table: TableName): string
+}
+
+type Mode = {
+  readonly mode: TriggerMode
+  readonly settings: SyncSettings
+  readonly deferred: readonly string[]
+}
+
+const sources = (scope: Scope, group: SyncGroup, { mode, settings, deferred }: Mode): Followed[] =>
+  group.watched.map((watched, index) => ({
+    ...watched,
+    triggerName: (event) => triggerName(scope, group, event),
+    functionName: (event) => functionName(group, index, event),
+    body: (event) => functionBody({ scope, group, watched, event, mode, settings, deferred }),
+    leaveAll: (table) =>
+      `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT 'c', ${quoteList(watched.key)} FROM ${quoteTable(table)}`,
+  }))
+
+const dependencies = (scope: Scope, group: SyncGroup): Followed[] =>
+  group.dependencies.map((dependency, index) => ({
+    ...dependency,
+    triggerName: (event) => dependencyTriggerName(scope, group, index, event),
+    functionName: (event) => dependencyFunctionName(group, index, event),
+    body: (event) => dependencyBody(scope, group, index, event),
+    leaveAll: (table) => logLinks(scope, group, index, dependency, `SELECT * FROM ${quoteTable(table)}`),
+  }))
+
+const unused: Mode = { mode: 'copy', settings: { maxWaitMs: 1, inlineRows: 0 }, deferred: [] }
+
+const everyFollowed = (scope: Scope, group: SyncGroup): Followed[] => [
+  ...sources(scope, group, unused),
+  ...dependencies(scope, group),
+]
+
+/** A stray write to the old side is one to its sources; what they depended on belongs to others. */
+const followedIn = (scope: Scope, group: SyncGroup, mode: Mode): Followed[] => [
+  ...sources(scope, group, mode),
+  ...(mode.mode === 'copy' ? dependencies(scope, group) : []),
+]
+
 /** The statements that give a group its triggers; also what the plan shows. Functions lock nothing of the application, so they come first. */
 export function triggerStatements(
   scope: Scope,
   group: SyncGroup,
   mode: TriggerMode,
   settings: SyncSettings,
-  from: InstalledFrom,
-): string[] {
-  return [
-    ...functionStatements(scope, group, mode, settings, from),
-    ...group.watched.flatMap((watched, index) => attachStatements(scope, group, watched, index)),
-  ]
-}
-
-function functionStatements(
-  scope: Scope,
-  group: SyncGroup,
-  mode: TriggerMode,
-  settings: SyncSettings,
   { path, deferred }: InstalledFrom,
 ): string[] {
-  return group.watched.flatMap((watched, index) =>
-    events.map((event) =>
-      createFunction({ scope, group, watched, event, mode, settings, deferred }, index, path),
-    ),
-  )
+  const followed = followedIn(scope, group, { mode, settings, deferred })
+  return [...functionStatements(scope, followed, path), ...attachStatements(scope, followed)]
 }
 
+const functionStatements = (scope: Scope, followed: readonly Followed[], path: string): string[] =>
+  followed.flatMap((one) =>
+    events.map((event) => createFunction(scope, one.functionName(event), one.body(event), path)),
+  )
+
 /** A statement fires the triggers of the table that it names, so each table of a partition tree has the same ones. */
-const treeOf = (watched: Watched): TableName[] => [watched.table, ...watched.partitions]
+const treeOf = ({ table, partitions }: Followed): TableName[] => [table, ...partitions]
 
-const attachStatements = (scope: Scope, group: SyncGroup, watched: Watched, index: number): string[] =>
-  treeOf(watched).flatMap((table) => attachTo(scope, group, table, index))
+const attachStatements = (scope: Scope, followed: readonly Followed[]): string[] =>
+  followed.flatMap((one) => treeOf(one).flatMap((table) => attachTo(scope, one, table)))
 
-function attachTo(scope: Scope, group: SyncGroup, name: TableName, index: number): string[] {
+function attachTo(scope: Scope, followed: Followed, name: TableName): string[] {
   const table = quoteTable(name)
   return events.flatMap((event) => {
-    const name = quoteIdentifier(triggerName(scope, group, event))
+    const trigger = quoteIdentifier(followed.triggerName(event))
     const referencing = transitionTables[event]
       .map((t) => `${t === '_crossfade_old' ? 'OLD' : 'NEW'} TABLE AS ${t}`)
       .join(' ')
     return [
-      `CREATE OR REPLACE TRIGGER ${name} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
-        `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}()`,
-      `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${name}`,
+      `CREATE OR REPLACE TRIGGER ${trigger} AFTER ${event.toUpperCase()} ON ${table} ${referencing && `REFERENCING ${referencing} `}` +
+        `FOR EACH STATEMENT EXECUTE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(followed.functionName(event))}()`,
+      `ALTER TABLE ${table} ENABLE ALWAYS TRIGGER ${trigger}`,
     ]
   })
 }
@@ -251,24 +314,28 @@ function attachTo(scope: Scope, group: SyncGroup, name: TableName, index: number
  * busy or far away.
  */
 export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
-  const from = { path: await searchPath(tx), deferred: await deferredConstraints(tx, group) }
-  for (const statement of functionStatements(scope, group, mode, settings, from)) await tx.query(statement)
-  const attach = group.watched.flatMap((watched, index) => attachStatements(scope, group, watched, index))
-  await tx.query(attach.join('; '))
+  const deferred = await deferredConstraints(tx, group)
+  const followed = followedIn(scope, group, { mode, settings, deferred })
+  for (const statement of functionStatements(scope, followed, await searchPath(tx))) await tx.query(statement)
+  if (mode === 'watch') await drop(tx, scope, dependencies(scope, group))
+  await tx.query(attachStatements(scope, followed).join('; '))
 }
 
-export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
-  const statements = group.watched.flatMap((watched, index) =>
+export const remove: Dialect['triggers']['remove'] = (tx, scope, group) =>
+  drop(tx, scope, everyFollowed(scope, group))
+
+async function drop(tx: Transaction, scope: Scope, followed: readonly Followed[]): Promise<void> {
+  const statements = followed.flatMap((one) =>
     events.flatMap((event) => [
-      ...treeOf(watched).map(
+      ...treeOf(one).map(
         (table) =>
-          `DROP TRIGGER IF EXISTS ${quoteIdentifier(triggerName(scope, group, event))} ON ${quoteTable(table)}`,
+          `DROP TRIGGER IF EXISTS ${quoteIdentifier(one.triggerName(event))} ON ${quoteTable(table)}`,
       ),
       // With CASCADE: a partition that was detached meanwhile still has its triggers.
-      `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(functionName(group, index, event))}() CASCADE`,
+      `DROP FUNCTION IF EXISTS ${quoteIdentifier(scope.schema)}.${quoteIdentifier(one.functionName(event))}() CASCADE`,
     ]),
   )
-  await tx.query(statements.join('; '))
+  if (statements.length > 0) await tx.query(statements.join('; '))
 }
 
 /**
@@ -277,26 +344,28 @@ export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) =>
  */
 export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) => {
   const found: TableName[] = []
-  for (const [index, watched] of group.watched.entries()) {
-    const trigger = triggerName(scope, group, 'insert')
+  for (const followed of everyFollowed(scope, group)) {
     const result = await tx.query(
       `SELECT n, EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(t) AND tgname = $2) AS followed, ` +
         `EXISTS (SELECT FROM ${ourTable(scope, 'journal')} WHERE step = $3 || t) AS noted FROM unnest($1::text[]) WITH ORDINALITY AS p(t, n) ` +
         `WHERE EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass($4) AND tgname = $2)`,
-      [watched.partitions.map(quoteTable), trigger, arrived(group), quoteTable(watched.table)],
+      [
+        followed.partitions.map(quoteTable),
+        followed.triggerName('insert'),
+        arrived(group),
+        quoteTable(followed.table),
+      ],
     )
     for (const row of result.rows) {
-      const table = watched.partitions[Number(row['n']) - 1]
+      const table = followed.partitions[Number(row['n']) - 1]
       if (table === undefined || (row['followed'] === 't' && row['noted'] === 'f')) continue
       found.push(table)
       const step = `${arrived(group)}${quoteTable(table)}`
       if (row['followed'] === 'f') {
-        await tx.query(attachTo(scope, group, table, index).join('; '))
+        await tx.query(attachTo(scope, followed, table).join('; '))
         await note(tx, scope, step)
       } else {
-        await tx.query(
-          `INSERT INTO ${ourTable(scope, `changes_${group.id}`)} (kind, ${keyNames(group.keyTypes.length).join(', ')}) SELECT 'c', ${quoteList(watched.key)} FROM ${quoteTable(table)}`,
-        )
+        await tx.query(followed.leaveAll(table))
         await forget(tx, scope, step)
       }
     }
@@ -307,25 +376,22 @@ export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) =>
 /** The journal's word for a partition that has its triggers, and whose rows still have to leave their keys. */
 const arrived = (group: SyncGroup): string => `partition ${group.id} `
 
-export const check: Dialect['triggers']['check'] = async (tx, scope, group) => {
+/** In `watch` mode a group's dependencies have no triggers, and need none. */
+export const check: Dialect['triggers']['check'] = async (tx, scope, group, mode = 'copy') => {
   const findings: string[] = []
-  for (const watched of group.watched) {
-    for (const subscription of await subscriptionsOf(tx, watched.table))
+  for (const followed of followedIn(scope, group, { ...unused, mode })) {
+    const { table } = followed
+    for (const subscription of await subscriptionsOf(tx, table))
       findings.push(
-        `subscription ${subscription} writes ${watched.table.schema}.${watched.table.name} without firing statement triggers`,
+        `subscription ${subscription} writes ${formatTable(table)} without firing statement triggers`,
       )
-    for (const table of treeOf(watched)) findings.push(...(await checkTable(tx, scope, group, table)))
+    const names = events.map((event) => followed.triggerName(event))
+    for (const one of treeOf(followed)) findings.push(...(await checkTable(tx, names, one)))
   }
   return findings
 }
 
-async function checkTable(
-  tx: Transaction,
-  scope: Scope,
-  group: SyncGroup,
-  table: TableName,
-): Promise<string[]> {
-  const names = events.map((event) => triggerName(scope, group, event))
+async function checkTable(tx: Transaction, names: readonly string[], table: TableName): Promise<string[]> {
   const result = await tx.query(
     'SELECT tgname, tgenabled FROM pg_trigger WHERE tgname = ANY ($1::text[]) AND tgrelid = to_regclass($2)',
     [names, quoteTable(table)],
