@@ -1,5 +1,6 @@
 import { nextChunkRows, restAfterChunkMs } from '../core/chunk-size.ts'
 import { copyChunk } from '../copy/copy-range.ts'
+import { wideColumnsOf } from '../copy/step-end.ts'
 import { walkRanges } from '../copy/walk-ranges.ts'
 import { jittered, rest, type Pace, type Workplace } from '../copy/workplace.ts'
 import type { SyncGroup } from '../database/index.ts'
@@ -46,6 +47,7 @@ export async function runLane(
     progress = { ...progress, ...change }
     pace.report(progress)
   }
+  const wideColumns = wideColumnsOf(place)
   const isOver = (): boolean => pace.signal.aborted || Date.now() >= pace.until
 
   const done = await walkRanges(place, groups, 'backfill', lane, isOver, async (group, state) => {
@@ -54,8 +56,8 @@ export async function runLane(
       if (isOver()) return { cursor: undefined, rows: 0, done: false }
       await rest(throttledRestMs, pace.signal)
     }
-    const chunk = await withRetries(place, settings, pace.signal, () =>
-      copyChunk(place, group, state, chunkRows, pace.signal),
+    const chunk = await withRetries(place, settings, pace.signal, async () =>
+      copyChunk(place, group, state, chunkRows, pace.signal, await wideColumns(group)),
     )
     chunkRows = nextChunkRows(
       { askedRows: chunk.askedRows, tookMs: chunk.tookMs, full: !chunk.done },

@@ -1,5 +1,6 @@
 import { halvedRows } from '../core/chunk-size.ts'
 import type { Key, RangeState, SyncGroup, Transaction } from '../database/index.ts'
+import { stepEnd } from './step-end.ts'
 import { jittered, rest, type Workplace } from './workplace.ts'
 
 /** One chunk, committed: rows, checkpoint and fence in one transaction. */
@@ -21,7 +22,7 @@ export interface Chunk {
 const busyAttempts = 5
 
 /**
- * Copies the next `rows` rows of a range (design, rule 4). What cannot be copied never stops the rest: a chunk that clashes or is
+ * Copies the next `rows` rows of a range (design, rule 4), or fewer where `wide` columns make them heavy. What cannot be copied never stops the rest: a chunk that clashes or is
  * refused is cut in halves until the one row is found, whose key goes into the change log for the applier.
  * @throws `BACKFILL.FENCED` when another attempt has taken over; whatever the driver throws when the database is away.
  */
@@ -31,6 +32,7 @@ export async function copyChunk(
   state: RangeState,
   rows: number,
   signal: AbortSignal,
+  wide: readonly string[] = [],
 ): Promise<Chunk> {
   const { errors } = place.database.dialect
   let size = rows
@@ -39,7 +41,7 @@ export async function copyChunk(
     const startedAt = performance.now()
     try {
       const chunk = await place.database.transaction(
-        (tx) => writeChunk(place, tx, group, state, size, conflicts),
+        (tx) => writeChunk(place, tx, group, state, size, conflicts, wide),
         {
           applying: place.scope.migration,
           asynchronousCommit: true,
@@ -69,19 +71,20 @@ async function writeChunk(
   state: RangeState,
   rows: number,
   conflicts: 'fail' | 'ignore',
+  wide: readonly string[],
 ): Promise<Pick<Chunk, 'cursor' | 'rows' | 'written' | 'done'>> {
   const { copy, ranges } = database.dialect
   await ranges.lock(tx, scope, group.id, 'backfill', state)
   await ranges.markChunkRunning(tx, scope) // before the first look at the source
   const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
-  const end = await copy.chunkEnd(tx, group, left, rows)
-  const range = { after: left.after, upTo: end ?? left.upTo }
+  const step = await stepEnd(database.dialect, tx, group, left, rows, wide)
+  const range = { after: left.after, upTo: step.end ?? left.upTo }
   let written = 0
   for (const link of group.links) written += await copy.insertMissing(tx, link, range, conflicts)
-  const passed = end ? rows : await copy.countRows(tx, group, range)
-  const step = { cursor: end, rows: passed, written, done: end === undefined }
-  await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
-  return step
+  const passed = step.rows ?? (await copy.countRows(tx, group, range))
+  const advance = { cursor: step.end, rows: passed, written, done: step.end === undefined }
+  await ranges.advance(tx, scope, group.id, 'backfill', state.id, advance)
+  return advance
 }
 
 /** Passes over one row and leaves its key, with the reason, in the same transaction. */

@@ -296,6 +296,16 @@ export interface Dialect {
     /** The key of the `rows`th row of the range, or undefined where the range ends first. */
     chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<Key | undefined>
     countRows(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<number>
+    /** Columns of the driving table whose values may lie beside its rows; none where none does. */
+    wideColumns(tx: Transaction, group: SyncGroup): Promise<readonly string[]>
+    /** The first key at which the rows of the range weigh `bytes` in `columns`, as they are stored; undefined where they never do. */
+    heavyEnd(
+      tx: Transaction,
+      group: SyncGroup,
+      range: KeyRange,
+      columns: readonly string[],
+      bytes: number,
+    ): Promise<{ readonly end: Key; readonly rows: number } | undefined>
     /** The next `rows` keys of the *target* above `after`, for looking at every target row. */
     targetKeys(tx: Transaction, link: ResolvedLink, after: Key | undefined, rows: number): Promise<Key[]>
   }

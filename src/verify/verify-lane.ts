@@ -1,4 +1,5 @@
 import { nextChunkRows } from '../core/chunk-size.ts'
+import { stepEnd, wideColumnsOf } from '../copy/step-end.ts'
 import { walkRanges, type RangeStep } from '../copy/walk-ranges.ts'
 import type { Pace, Workplace } from '../copy/workplace.ts'
 import type {
@@ -61,10 +62,11 @@ export async function verifyLane(
 ): Promise<VerifyResult> {
   let progress = nothing
   let rows = firstRows
+  const wideColumns = wideColumnsOf(place)
   const isOver = (): boolean => pace.signal.aborted || Date.now() >= pace.until
   const done = await walkRanges(place, groups, 'verify', lane, isOver, async (group, state) => {
     const startedAt = performance.now()
-    const look = await lookAt(place, group, state, rows)
+    const look = await lookAt(place, group, state, rows, await wideColumns(group))
     rows = nextChunkRows(
       { askedRows: rows, tookMs: performance.now() - startedAt, full: look.next.end !== undefined },
       size,
@@ -109,13 +111,14 @@ async function lookAt(
   group: SyncGroup,
   state: RangeState,
   rows: number,
+  wide: readonly string[],
 ): Promise<Look> {
-  const { compare, copy, ranges } = database.dialect
+  const { compare, ranges } = database.dialect
   return database.transaction(
     async (tx) => {
       await ranges.lock(tx, scope, group.id, 'verify', state)
       const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
-      const end = await copy.chunkEnd(tx, group, left, rows)
+      const { end } = await stepEnd(database.dialect, tx, group, left, rows, wide)
       const range = { after: left.after, upTo: end ?? left.upTo }
       const found: { link: ResolvedLink; comparison: Comparison }[] = []
       for (const link of group.links)

@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -117,6 +117,21 @@ export class MortalWorker {
     this.#survived.push(answer.died)
     this.#current = undefined
     return { died: answer.died }
+  }
+
+  /** The most memory that the process under way has held. */
+  peakBytes(): number {
+    const status = readFileSync(`/proc/${this.#current?.pid ?? 'self'}/status`, 'utf8')
+    return 1024 * Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1])
+  }
+
+  /** SIGSTOP: it keeps its connections, and does not know that time passes. */
+  freeze(): void {
+    this.#current?.kill('SIGSTOP')
+  }
+
+  thaw(): void {
+    this.#current?.kill('SIGCONT')
   }
 
   /** Nobody is connected any more, until the next attempt. */

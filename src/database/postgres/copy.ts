@@ -1,6 +1,6 @@
 import type { Dialect, Key, ResolvedLink, Scope } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
-import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { leavesOf, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { markChunkRunning, runningChunks } from './ranges.ts'
 import {
   deleteGone,
@@ -58,6 +58,38 @@ export const countRows: Dialect['copy']['countRows'] = async (tx, group, range) 
   const { condition, values } = keyBetween(range, group.keyTypes)
   const sql = `SELECT count(*) AS rows FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)}`
   return Number((await tx.query(sql, values)).rows[0]?.['rows'] ?? 0)
+}
+
+/** A row without values out of line fits into a page: only beside one that is not empty can there be more to it. */
+export const wideColumns: Dialect['copy']['wideColumns'] = async (tx, { watched: [watched] }) => {
+  if (!watched) return []
+  const { rows } = await tx.query(
+    `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attstorage <> 'p' ` +
+      `AND EXISTS (SELECT FROM ${leavesOf('to_regclass($1)')} l JOIN pg_class c USING (oid) WHERE pg_relation_size(c.reltoastrelid) > 0) ORDER BY attnum`,
+    [quoteTable(watched.table)],
+  )
+  return rows.map((row) => row['attname'] ?? '')
+}
+
+/** The size of a value that is stored out of line stands in the row: it is weighed without being read. */
+export const heavyEnd: Dialect['copy']['heavyEnd'] = async (tx, group, range, columns, bytes) => {
+  const [watched] = group.watched
+  if (!watched) return undefined
+  const { condition, values } = keyBetween(range, group.keyTypes)
+  const order = quoteList(watched.key)
+  const weight = columns
+    .map((column) => `coalesce(pg_column_size(${quoteIdentifier(column)}), 0)`)
+    .join(' + ')
+  const [row] = (
+    await tx.query(
+      `SELECT ${keyTexts(watched.key)}, _crossfade_n FROM (SELECT ${order}, row_number() OVER _crossfade_w AS _crossfade_n, ` +
+        `sum(${weight}) OVER _crossfade_w AS _crossfade_bytes FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ` +
+        `WINDOW _crossfade_w AS (ORDER BY ${order} ROWS UNBOUNDED PRECEDING)) AS _crossfade_c ` +
+        `WHERE _crossfade_bytes >= ${Math.floor(bytes)} ORDER BY ${order} LIMIT 1`,
+      values,
+    )
+  ).rows
+  return row && { end: rowKey(row, watched.key.length), rows: Number(row['_crossfade_n']) }
 }
 
 /**

@@ -1,7 +1,7 @@
-import type { Key, Dialect, KeyRange, RangeState, Scope } from '../dialect.ts'
+import type { Key, Dialect, KeyRange, RangeState, Scope, SyncGroup } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { CrossfadeError } from '../../errors/index.ts'
-import { leavesOf, quoteList, quoteTable } from './identifiers.ts'
+import { leavesOf, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { ourTable } from './objects.ts'
 import { keyTexts, rowKey } from './projection.ts'
 
@@ -41,7 +41,9 @@ export const reset: Dialect['ranges']['reset'] = async (tx, scope, purpose) => {
 
 /**
  * Cuts the table into ranges of about the same number of rows, whatever the distribution of its keys: the bounds are quantiles
- * of a page sample, in the order of the key's own index. The first and the last range are open.
+ * of a page sample, in the order of the key's own index. The first is open. The last is open for a comparison, which must find target
+ * rows that no source row has; a backfill ends where the table ends now, because later rows are captured: one that followed the
+ * inserts of a busy application might never end.
  */
 export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose, ranges) => {
   const [watched] = group.watched
@@ -80,12 +82,25 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
               `WHERE _crossfade_n < _crossfade_c AND _crossfade_n % greatest(1, _crossfade_c / ${wanted}) = 0 ORDER BY _crossfade_n LIMIT ${wanted - 1}`,
           )
         ).rows.map((row) => rowKey(row, watched.key.length))
+  const last = purpose === 'backfill' ? await lastKey(tx, watched) : undefined
+  const isEmpty = purpose === 'backfill' && last === undefined
   const each = Math.ceil(rows / (bounds.length + 1))
   for (let i = 0; i <= bounds.length; i++)
     await tx.query(
-      `INSERT INTO ${ourTable(scope, 'ranges')} (purpose, group_id, id, lower_key, upper_key, rows_estimated) VALUES ($1, $2, $3, $4, $5, $6)`,
-      [purpose, group.id, i, bounds[i - 1] ?? null, bounds[i] ?? null, each],
+      `INSERT INTO ${ourTable(scope, 'ranges')} (purpose, group_id, id, lower_key, upper_key, rows_estimated, done) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+      [purpose, group.id, i, bounds[i - 1] ?? null, bounds[i] ?? last ?? null, each, isEmpty],
     )
+}
+
+async function lastKey(
+  tx: Transaction,
+  { table, key }: SyncGroup['watched'][number],
+): Promise<Key | undefined> {
+  const order = key.map((column) => `${quoteIdentifier(column)} DESC`).join(', ')
+  const [row] = (
+    await tx.query(`SELECT ${keyTexts(key)} FROM ${quoteTable(table)} ORDER BY ${order} LIMIT 1`)
+  ).rows
+  return row && rowKey(row, key.length)
 }
 
 export const claim: Dialect['ranges']['claim'] = async (tx, scope, groupId, purpose, lane) => {
