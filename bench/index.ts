@@ -1,11 +1,12 @@
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { backfill } from './backfill.ts'
+import { column } from './column.ts'
 import { latency } from './latency.ts'
 import { median, type Bench } from './support.ts'
 import { verify } from './verify.ts'
 
-const benches: Readonly<Record<string, Bench>> = { backfill, latency, verify }
+const benches: Readonly<Record<string, Bench>> = { backfill, column, latency, verify }
 
 const usage = (): string =>
   [

@@ -121,8 +121,10 @@ export interface Stage {
 
 const watch = { signal: new AbortController().signal, report: () => undefined }
 
-export async function expandItems(url: string, profile: 'gentle' | 'fast'): Promise<Stage> {
-  const migration = itemsMigration(profile)
+export const expandItems = (url: string, profile: 'gentle' | 'fast'): Promise<Stage> =>
+  expand(url, itemsMigration(profile))
+
+export async function expand(url: string, migration: Migration): Promise<Stage> {
   const database = await openDatabase('default', { url, maxConnections: 16 })
   const scope = database.dialect.catalog.scope(migration.name)
   const place = { database, scope }

@@ -1,9 +1,10 @@
 import { tablesOf } from '../copy/groups.ts'
+import { assertValues, valueSteps } from '../ddl/columns.ts'
 import { formatTable } from '../core/link.ts'
 import { assertComplete, completionSteps } from '../ddl/expand-steps.ts'
 import { assertCarried } from '../ddl/carried.ts'
-import { attempt } from '../ddl/run-step.ts'
-import { swapNames } from '../ddl/swap.ts'
+import { attempt, runStep } from '../ddl/run-step.ts'
+import { isSwapped, swapNames } from '../ddl/swap.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import type { Bodies } from './surroundings.ts'
 
@@ -20,6 +21,7 @@ export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap
       database.transaction((tx) => step.inspect(tx, scope)),
     )
     await database.transaction((tx) => assertCarried(place, tx, migration), { readOnly: true })
+    await assertValues(place, migration)
     const proofs: string[] = []
     for (const query of migration.cutover.queries) {
       const { indexes, sequentialScans } = await database.transaction((tx) =>
@@ -45,6 +47,12 @@ export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap
   async swap({ direction, ...ref }, around) {
     const { place, migration } = await around.enter(ref)
     const tables = tablesOf(migration)
+    if (
+      direction === 'to-new' &&
+      !(await place.database.transaction((tx) => isSwapped(place, tx, migration)))
+    )
+      for (const step of valueSteps(place.database.dialect, migration))
+        await runStep(place, step, tables.old, around)
     const title = `Exchange the names of ${tables.old.map(formatTable).join(', ')} and ${tables.new.map(formatTable).join(', ')}`
     return attempt(place, title, [...tables.old, ...tables.new], around, ({ lockTimeoutMs }) =>
       place.database.transaction((tx) => swapNames(place, tx, migration, direction), {

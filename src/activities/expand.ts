@@ -1,4 +1,4 @@
-import { resolveGroups, tablesOf } from '../copy/groups.ts'
+import { resolveGroups, everyTable, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { DdlStep } from '../database/index.ts'
@@ -34,7 +34,7 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
     async expand({ migration, fingerprint: given }, around) {
       const place = await around.place(migration)
       const { database, scope } = place
-      const tables = Object.values(tablesOf(migration)).flat()
+      const tables = everyTable(migration)
       const [scopeStep, ...foundation] = foundationSteps(database.dialect, migration)
       // The definition goes in before anything of the user's schema changes, so that abort can take everything back.
       const first = await runSteps(place, scopeStep ? [scopeStep] : [], tables, around)

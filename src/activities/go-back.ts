@@ -1,8 +1,9 @@
-import { followedTables, resolveGroups, tablesOf, type Groups } from '../copy/groups.ts'
+import { followedTables, resolveGroups, everyTable, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { SyncGroup } from '../database/index.ts'
 import { undoableSteps } from '../ddl/expand-steps.ts'
+import { releaseColumns, restoreColumns } from '../ddl/columns.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
 import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
 import { isSwapped, swapNames } from '../ddl/swap.ts'
@@ -24,16 +25,11 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     const { database, scope } = place
     let left = 0
     if (groups && (await database.transaction((tx) => isSwapped(place, tx, migration))))
-      await attempt(
-        place,
-        'Exchange the names back',
-        Object.values(tablesOf(migration)).flat(),
-        around,
-        ({ lockTimeoutMs }) =>
-          database.transaction((tx) => swapNames(place, tx, migration, 'to-old'), {
-            lockTimeoutMs,
-            applying: scope.migration,
-          }),
+      await attempt(place, 'Exchange the names back', everyTable(migration), around, ({ lockTimeoutMs }) =>
+        database.transaction((tx) => swapNames(place, tx, migration, 'to-old'), {
+          lockTimeoutMs,
+          applying: scope.migration,
+        }),
       )
     const { flags } = database.dialect
     const isNew = (await database.transaction((tx) => flags.read(tx, scope)))?.primary === 'new'
@@ -66,18 +62,20 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     const { place, migration, groups } = found
     const { database, scope } = place
     const { dialect } = database
-    const tables = Object.values(tablesOf(migration)).flat()
+    const tables = everyTable(migration)
+    await releaseColumns(place, migration, around)
     let behind = 0
     // Expand may have ended anywhere: a side that has no change log yet has nothing to copy back.
     for (const group of groups?.reverse ?? [])
       if (await hasChangeLog(place, group)) behind += await drain(place, group, 0, 30_000, around.signal)
     for (const group of [...(groups?.forward ?? []), ...(groups?.reverse ?? [])])
       await removeTriggers(place, group, around)
+    await restoreColumns(place, around)
     if (behind > 0)
       return [`${behind} keys of the new side could not be copied back, so it is kept: see ${scope.schema}`]
     if (!cleanUp)
       return [
-        `the new tables and the schema ${scope.schema} are kept; \`crossfade abort --clean-up\` would have removed them`,
+        `what is new and the schema ${scope.schema} are kept; \`crossfade abort --clean-up\` would have removed them`,
       ]
     const journal = new Set(await database.transaction((tx) => dialect.journal.read(tx, scope)))
     const left: string[] = []

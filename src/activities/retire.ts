@@ -1,7 +1,8 @@
-import { followedTables, tablesOf } from '../copy/groups.ts'
+import { everyTable, followedTables, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { Migration } from '../definition/index.ts'
+import { dropSteps, retireSteps, stopFollowing, valueSteps } from '../ddl/columns.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
 import { attempt, runStep } from '../ddl/run-step.ts'
 import type { Bodies } from './surroundings.ts'
@@ -23,12 +24,15 @@ export const retireActivities: Pick<
 
   async movePrimary(ref, around) {
     const { place, migration, groups } = await around.enter(ref)
+    for (const step of valueSteps(place.database.dialect, migration))
+      await runStep(place, step, everyTable(migration), around)
     await movePrimary(place, migration, groups, 'new', around)
   },
 
   async stopDualWrite(ref, around) {
     const { place, migration, groups } = await around.enter(ref)
     const { ddl } = place.database.dialect
+    if (migration.kind === 'column') return stopFollowing(place, migration, groups, around)
     for (const group of groups.reverse)
       await runStep(place, ddl.removeTriggers(group), followedTables(group), around)
     // From here on the old side is stale: a stray write to it must be noticed, and must never reach the new side.
@@ -39,7 +43,8 @@ export const retireActivities: Pick<
   async observeOldSide(ref, { enter }) {
     const { place, migration, groups } = await enter(ref)
     const { database, scope } = place
-    const old = await presentNames(place, migration, 'old')
+    // Who reads one column of a table that is in use, no statistics say.
+    const old = migration.kind === 'column' ? [] : await presentNames(place, migration, 'old')
     return database.transaction(async (tx) => {
       const activity = await database.dialect.catalog.activity(tx, old)
       let strayKeys = 0
@@ -56,6 +61,11 @@ export const retireActivities: Pick<
   async retireOldTables(ref, around) {
     const { place, migration } = await around.open(ref)
     const { ddl } = place.database.dialect
+    if (migration.kind === 'column') {
+      for (const step of retireSteps(place.database.dialect, migration))
+        await runStep(place, step, everyTable(migration), around)
+      return
+    }
     const present = await presentNames(place, migration, 'old')
     for (const [i, table] of tablesOf(migration).old.entries()) {
       const now = present[i] ?? table
@@ -80,6 +90,11 @@ export const retireActivities: Pick<
       ({ lockTimeoutMs }) => ddl.tidyScope(database, scope, { lockTimeoutMs }),
     )
     if (!migration.contract.drop) return
+    if (migration.kind === 'column') {
+      for (const step of dropSteps(database.dialect, migration))
+        await runStep(place, step, everyTable(migration), around)
+      return
+    }
     for (const table of tablesOf(migration).old) {
       const retired = { schema: table.schema, name: ddl.retiredName(table) }
       await runStep(place, ddl.dropTable(retired), [retired], around)

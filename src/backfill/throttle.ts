@@ -90,13 +90,16 @@ function slotReason({ slots }: ServerLoad, { maxSlotLagBytes }: Limits): string 
   )
 }
 
+/** Autovacuum does not come for fewer, and they are no bloat. */
+const fewDeadRows = 1_000
+
 /** The reason that the load gives, in numbers. `walBytesPerSec` is unknown at the first look. */
 function loadReason(
   load: ServerLoad,
   walBytesPerSec: number | undefined,
   limits: Limits,
 ): string | undefined {
-  const { maxActiveSessions, maxTransactionSec, maxWalBytesPerSec, pauseForAutovacuum } = limits
+  const { maxActiveSessions, maxDeadRatio, maxTransactionSec, maxWalBytesPerSec, pauseForAutovacuum } = limits
   const asksForSessions = maxActiveSessions !== undefined || maxTransactionSec !== undefined
   if (asksForSessions && load.hiddenSessions > 0)
     return `what ${load.hiddenSessions} sessions do cannot be read (grant pg_monitor to the role of the URL)`
@@ -106,6 +109,11 @@ function loadReason(
     return `a transaction has been open for ${load.longestTransactionSec.toFixed(0)} s; the limit is ${maxTransactionSec} s`
   if (pauseForAutovacuum && load.autovacuums.length > 0)
     return `autovacuum works on ${load.autovacuums.join(', ')}`
+  const dirty = load.deadRows.find(
+    ({ live, dead }) => dead > Math.max((live + dead) * (maxDeadRatio ?? 1), fewDeadRows),
+  )
+  if (dirty)
+    return `${dirty.table} has ${dirty.dead} dead row versions beside ${dirty.live} live ones; the limit is a share of ${maxDeadRatio}. Vacuum has to come, and cannot take what an older transaction may still see`
   if (walBytesPerSec !== undefined && walBytesPerSec > (maxWalBytesPerSec ?? Infinity))
     return `the server writes ${Math.round(walBytesPerSec)} bytes of WAL a second; the limit is ${maxWalBytesPerSec}`
   return undefined

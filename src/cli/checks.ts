@@ -8,7 +8,7 @@ import {
   type ReplicaLag,
 } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
-import { tablesOf } from '../copy/groups.ts'
+import { everyTable, tablesOf } from '../copy/groups.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import { checkServer } from '../plan/checks.ts'
 import { maskSecrets } from './output/streams.ts'
@@ -139,7 +139,7 @@ export async function checkDatabase(name: string, migrations: readonly Migration
   }
   const { catalog } = database.dialect
   const tables = migrations.flatMap((migration) => tablesOf(migration).old)
-  const all = migrations.flatMap((migration) => Object.values(tablesOf(migration)).flat())
+  const all = migrations.flatMap((migration) => everyTable(migration))
   try {
     return await database.transaction(
       async (tx) => {

@@ -1,4 +1,4 @@
-import { formatTable, type Link, type LinkPart, type TableName } from '../core/link.ts'
+import { formatTable, isSameTable, type Link, type LinkPart, type TableName } from '../core/link.ts'
 import type { Dialect, ResolvedLink, Scope, SyncGroup, Transaction } from '../database/index.ts'
 import { forwardLinks, reverseLinks, type Migration } from '../definition/index.ts'
 
@@ -24,9 +24,39 @@ export async function resolveGroups(
     bySource.set(source, [...(bySource.get(source) ?? []), resolved])
   }
   const reverse = await resolveAll(tx, dialect, scope, reverseLinks(migration))
+  if (migration.kind === 'column') return inRowGroups(tx, dialect, scope, forward, reverse)
   return {
     forward: [...bySource.values()].map((links, i) => toGroup(`f${i + 1}`, links)),
     reverse: reverse.map((link, i) => toGroup(`r${i + 1}`, [link])),
+  }
+}
+
+type RowLink = ResolvedLink & Required<Pick<ResolvedLink, 'row'>>
+
+/** Both directions of a table know each other: one trigger follows whichever side of a row a statement changed. */
+async function inRowGroups(
+  tx: Transaction,
+  dialect: Dialect,
+  scope: Scope,
+  forward: readonly ResolvedLink[],
+  reverse: readonly ResolvedLink[],
+): Promise<Groups> {
+  const backOf = ({ link }: ResolvedLink): ResolvedLink | undefined =>
+    reverse.find((other) => isSameTable(other.link.target.table, link.target.table))
+  const rows: { there: RowLink; back: RowLink | undefined; i: number }[] = []
+  for (const [i, link] of forward.entries()) {
+    const names = await dialect.columns.names(tx, scope, link.link.target.table)
+    const row = { id: `f${i + 1}`, schema: scope.schema, other: undefined, names }
+    const other = backOf(link)
+    rows.push({ there: { ...link, row }, back: other && { ...other, row }, i: i + 1 })
+  }
+  const joined = (link: RowLink, other: RowLink | undefined): RowLink => ({
+    ...link,
+    row: { ...link.row, other },
+  })
+  return {
+    forward: rows.map(({ there, back, i }) => toGroup(`f${i}`, [joined(there, back)])),
+    reverse: rows.flatMap(({ there, back, i }) => (back ? [toGroup(`r${i}`, [joined(back, there)])] : [])),
   }
 }
 
@@ -52,10 +82,12 @@ async function resolveAll(
         ? { ...place, table: now ?? place.table }
         : { ...place, table: now, as: place.table.name }
     const rename = (part: LinkPart, i: number): LinkPart => renamed(part, parts[i])
-    const [driving, ...joined] = link.parts
+    const { inRow, ...named } = link.inRow ? await presentColumns(tx, dialect, scope, link) : link
+    const [driving, ...joined] = named.parts
     resolved.push(
       await dialect.catalog.resolveLink(tx, {
-        ...link,
+        ...named,
+        ...(inRow ? { inRow } : {}),
         parts: [rename(driving, 0), ...joined.map((part, i) => rename(part, i + 1))],
         ...(link.dependsOn && {
           dependsOn: link.dependsOn.map((one, i) => ({ ...one, table: read[i] ?? one.table })),
@@ -65,6 +97,18 @@ async function resolveAll(
     )
   }
   return resolved
+}
+
+/** Columns that a link within a row fills, under their present names; what its expressions read keeps the definition's. */
+async function presentColumns(tx: Transaction, dialect: Dialect, scope: Scope, link: Link): Promise<Link> {
+  const { renamed } = await dialect.columns.names(tx, scope, link.target.table)
+  const now = (name: string): string => renamed[name] ?? name
+  const [part] = link.parts
+  return {
+    ...link,
+    inRow: (link.inRow ?? []).map((pair) => ({ old: pair.old.map(now), new: pair.new.map(now) })),
+    parts: [{ ...part, columns: part.columns.map((column) => ({ ...column, to: now(column.to) })) }],
+  }
 }
 
 function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
@@ -86,7 +130,14 @@ function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
   }
 }
 
-/** Every table of the old side and of the new, each once, by its name in the definition. */
+/** Every table that the migration touches, once, by its name in the definition. */
+export const everyTable = (migration: Migration): TableName[] =>
+  distinct(
+    migration.mappings.flatMap(({ source, target }) => [source, target]),
+    formatTable,
+  )
+
+/** The tables of the old side and of the new, each once; of kind `column` both are the same. */
 export function tablesOf(migration: Migration): { readonly old: TableName[]; readonly new: TableName[] } {
   return {
     old: distinct(

@@ -34,10 +34,18 @@ export interface Dependency {
   readonly on: readonly { readonly column: string; readonly driving: string }[]
 }
 
+/** Columns of one row that are computed from each other: a statement that changes the one side is followed on the other. */
+export interface Pair {
+  readonly old: readonly string[]
+  readonly new: readonly string[]
+}
+
 export interface Link {
   /** Unique in the migration, readable: `public.users → public.people`. */
   readonly id: string
   readonly direction: 'forward' | 'reverse'
+  /** The target is the source row itself, other columns of it: then there is one part, with the target's table and key. */
+  readonly inRow?: readonly Pair[]
   /** The first part drives: where it has no row, the target has none. The others are joined by key and may be missing. */
   readonly parts: readonly [LinkPart, ...LinkPart[]]
   readonly dependsOn?: readonly Dependency[]

@@ -1,5 +1,6 @@
 import type { Link, TableName } from '../core/link.ts'
 import type { CrossfadeError } from '../errors/index.ts'
+import type { ColumnOperations } from './columns.ts'
 import type { Database, Transaction } from './database.ts'
 import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
 import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
@@ -134,6 +135,8 @@ export interface ServerLoad {
   readonly hiddenSessions: number
   /** Tables of the migration that autovacuum works on. */
   readonly autovacuums: readonly string[]
+  /** Of each table of the migration, as the server's statistics have it. */
+  readonly deadRows: readonly { readonly table: string; readonly live: number; readonly dead: number }[]
   /** Written since the server was made: two of them and the time between them give a rate. */
   readonly walBytes: number
   /** The one that holds back most comes first. */
@@ -196,7 +199,7 @@ export interface Dialect {
   readonly ddl: {
     createScope(): DdlStep
     createTable(spec: TargetTableSpec): DdlStep
-    createIndex(spec: TargetTableSpec, index: TargetTableSpec['indexes'][number]): DdlStep
+    createIndex(spec: Pick<TargetTableSpec, 'table'>, index: TargetTableSpec['indexes'][number]): DdlStep
     addCheck(spec: TargetTableSpec, check: TargetTableSpec['checks'][number]): DdlStep[]
     addForeignKey(spec: TargetTableSpec, foreignKey: TargetTableSpec['foreignKeys'][number]): DdlStep[]
     ownStatement(statement: OwnStatement): DdlStep
@@ -221,6 +224,7 @@ export interface Dialect {
     advanceSequences(tx: Transaction, link: ResolvedLink): Promise<void>
   }
   readonly access: Access
+  readonly columns: ColumnOperations
   readonly triggers: {
     /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */
     install(

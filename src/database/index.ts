@@ -2,6 +2,7 @@ import { CrossfadeError } from '../errors/index.ts'
 import type { Database } from './database.ts'
 
 export type { Database, Row, Transaction, TransactionOptions } from './database.ts'
+export type * from './columns.ts'
 export type * from './dialect.ts'
 
 /**

@@ -11,6 +11,14 @@ export interface KeyRange {
   readonly upTo: Key | undefined
 }
 
+/** How the columns of a row are called now, after an exchange of names; the definition's expressions go on saying the old names. */
+export interface RowNames {
+  /** The definition's name → the present one, of columns whose name has changed. */
+  readonly renamed: Readonly<Record<string, string>>
+  /** All columns by their present name, in order; none where no name has changed. */
+  readonly columns: readonly string[]
+}
+
 /** A link with what the catalogue knows of it. */
 export interface ResolvedLink {
   readonly link: Link
@@ -24,6 +32,15 @@ export interface ResolvedLink {
   readonly dependencies: readonly FollowedDependency[]
   /** Of each part's table, in the order of the parts: a statement on a partition fires no trigger of the table above it. */
   readonly partitions: readonly (readonly TableName[])[]
+  /** Of an in-row link. */
+  readonly row?: {
+    /** What both directions' objects are named after: the forward group's id. */
+    readonly id: string
+    readonly schema: string
+    /** The link of the other direction over the same rows, where there is one. */
+    readonly other: ResolvedLink | undefined
+    readonly names: RowNames
+  }
 }
 
 /** Links that share a change log: all targets of one source, or the one way back to it. */

@@ -1,13 +1,15 @@
 import { carriedColumns, isSameTable } from '../core/link.ts'
 import type { DdlStep, Dialect } from '../database/index.ts'
-import { tablesOf, type Groups } from '../copy/groups.ts'
+import { everyTable, type Groups } from '../copy/groups.ts'
 import { forwardLinks, type Migration } from '../definition/index.ts'
+import { newColumns, registerSteps, twinSteps, valueSteps } from './columns.ts'
 import { CrossfadeError } from '../errors/index.ts'
 
 /** What expand does before the links can be resolved: our schema, the new tables, the author's own statements. */
-export function foundationSteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
+export function foundationSteps({ columns, ddl }: Dialect, migration: Migration): DdlStep[] {
   return [
     ddl.createScope(),
+    ...newColumns(migration).map((column) => columns.addColumn(column)),
     ...migration.expand.tables.map((table) => ddl.createTable(table)),
     ...migration.expand.sql.map((statement) => ddl.ownStatement(statement)),
   ]
@@ -26,9 +28,10 @@ export function earlySteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
 /** What follows once both sides exist. Capture comes last: from then on no change is lost. */
 export function captureSteps(dialect: Dialect, migration: Migration, groups: Groups): DdlStep[] {
   const { access, ddl } = dialect
-  const tables = Object.values(tablesOf(migration)).flat()
+  const tables = everyTable(migration)
   return [
     ddl.registerTables(tables),
+    ...registerSteps(dialect, migration),
     ...earlySteps(dialect, migration),
     ...forwardLinks(migration)
       .filter(({ target }) => migration.expand.tables.some((spec) => isSameTable(spec.table, target.table)))
@@ -38,8 +41,15 @@ export function captureSteps(dialect: Dialect, migration: Migration, groups: Gro
   ]
 }
 
-/** What is cheaper on a full table than during the copy: plain indexes and foreign keys. All must be there before cutover. */
-export function completionSteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
+/**
+ * What is cheaper on a full table than during the copy: plain indexes and foreign keys. All must be there before cutover. An index
+ * over a new column would also keep the backfill's updates from being HOT.
+ */
+export function completionSteps(dialect: Dialect, migration: Migration): DdlStep[] {
+  const { ddl } = dialect
+  const { columnIndexes = [] } = migration.expand
+  if (migration.kind === 'column')
+    return [...columnIndexes.map((index) => ddl.createIndex(index, index)), ...twinSteps(dialect, migration)]
   if (migration.expand.indexes === 'before-backfill') return []
   return migration.expand.tables.flatMap((table) => [
     ...table.indexes.filter((index) => !index.unique).map((index) => ddl.createIndex(table, index)),
@@ -53,6 +63,7 @@ export function undoableSteps(dialect: Dialect, migration: Migration, groups: Gr
     ...foundationSteps(dialect, migration),
     ...(groups ? captureSteps(dialect, migration, groups) : []),
     ...completionSteps(dialect, migration),
+    ...valueSteps(dialect, migration),
   ]
   return steps.reverse()
 }

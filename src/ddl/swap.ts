@@ -3,6 +3,7 @@ import { resolveGroups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { Transaction } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
+import { areColumnsSwapped, swapColumns } from './swap-columns.ts'
 import { drainWithin } from '../sync/drain.ts'
 
 /** Which of the two tables has the name that the application uses. */
@@ -33,6 +34,7 @@ async function locatePairs(
 
 /** True where the new table has the application's name. */
 export async function isSwapped(place: Workplace, tx: Transaction, migration: Migration): Promise<boolean> {
+  if (migration.kind === 'column') return areColumnsSwapped(place, tx, migration)
   const pairs = await locatePairs(place, tx, migration)
   return pairs.every((pair) => pair.target.name === pair.declared.source.name)
 }
@@ -49,6 +51,7 @@ export async function swapNames(
   migration: Migration,
   direction: SwapDirection,
 ): Promise<'swapped' | 'was swapped'> {
+  if (migration.kind === 'column') return swapColumns(place, tx, migration, direction)
   const { database, scope } = place
   const { ddl, flags, triggers } = database.dialect
   const toNew = direction === 'to-new'

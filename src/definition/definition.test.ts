@@ -298,6 +298,140 @@ describe('a definition', () => {
   })
 })
 
+describe('a definition of kind column', () => {
+  const mapping = {
+    source: 'users',
+    key: { id: 'id' },
+    columns: { first: 'name', last: 'name', point: 'ROW(lat, lon)', note: 'email' },
+    reverse: { columns: { name: 'first', lat: 'point', lon: 'point' } },
+  }
+  const column = (name: string, replaces?: string | string[]): object => ({
+    table: 'users',
+    name,
+    type: 'text',
+    ...(replaces === undefined ? {} : { replaces }),
+  })
+  const columns = [column('first', 'name'), column('last', ['name']), column('point', ['lat', 'lon'])]
+  const smallest = { name: 'people', kind: 'column', mappings: [mapping], expand: { columns } }
+
+  test('has its source as its target, and pairs of columns that follow each other', () => {
+    const migration = resolveMigration(smallest)
+    expect(migration.mappings[0]?.target).toEqual(migration.mappings[0]?.source)
+    const pairs = [
+      { old: ['name'], new: ['first', 'last'] },
+      { old: ['lat', 'lon'], new: ['point'] },
+      { old: [], new: ['note'] },
+    ]
+    expect(forwardLinks(migration).map((link) => link.inRow)).toEqual([
+      expect.arrayContaining(pairs) as unknown,
+    ])
+    expect(reverseLinks(migration)[0]).toMatchObject({
+      target: { key: ['id'] },
+      inRow: expect.arrayContaining(pairs) as unknown,
+    })
+  })
+
+  test('joins pairs through a column that replaces several', () => {
+    const joined = { ...smallest, expand: { columns: [...columns, column('note', ['name', 'lat'])] } }
+    expect(forwardLinks(resolveMigration(joined))[0]?.inRow).toEqual([
+      { old: ['name', 'lat', 'lon'], new: ['first', 'last', 'point', 'note'] },
+    ])
+  })
+
+  const withMapping = (change: object, more: object = {}): object => ({
+    ...smallest,
+    ...more,
+    mappings: [{ ...mapping, ...change }],
+  })
+  test.each([
+    ['a swap', { ...smallest, cutover: { mode: 'swap' } }, 'cutover.mode: swap of column names'],
+    ['another target', withMapping({ target: 'people' }), 'mappings[0].target: is another table'],
+    ['a filter', withMapping({ where: 'true' }), 'mappings[0].where: is for kind "table"'],
+    ['no column', withMapping({ columns: {} }), 'mappings[0].columns: names no column'],
+    ['a column of the same name', withMapping({ columns: { a: true } }), 'mappings[0].columns.a: true means'],
+    ['a key that is replaced', withMapping({ key: { id: 'id2' } }), 'mappings[0].key.id: a key column'],
+    ['an empty way back', withMapping({ reverse: { columns: {} } }), 'reverse.columns: names no column'],
+    [
+      'true on the way back',
+      withMapping({ reverse: { columns: { name: true } } }),
+      'reverse.columns.name: true',
+    ],
+    [
+      'a way back to itself',
+      withMapping({ reverse: { columns: { first: 'x' } } }),
+      'a column of the new side',
+    ],
+    [
+      'a way back that nothing replaces',
+      withMapping(
+        { columns: { first: 'name' }, reverse: { columns: { name: 'first', x: 'id' } } },
+        { expand: { columns: [column('first', 'name')] } },
+      ),
+      'reverse.columns.x: is replaced by no new column',
+    ],
+    [
+      'two mappings of a table',
+      { ...smallest, mappings: [mapping, mapping] },
+      'mappings[1].source: has a mapping already',
+    ],
+    [
+      'a column nobody fills',
+      { ...smallest, expand: { columns: [column('x')] } },
+      'expand.columns[0].name: is filled by no mapping',
+    ],
+    [
+      'a table nobody maps',
+      { ...smallest, expand: { columns: [{ ...column('first'), table: 'x' }] } },
+      'expand.columns[0].table: is the source of no mapping',
+    ],
+    [
+      'a replaced key',
+      { ...smallest, expand: { columns: [column('first', ['id', 'name']), ...columns.slice(1)] } },
+      'expand.columns[0].replaces: is a key column',
+    ],
+    [
+      'a column twice',
+      { ...smallest, expand: { columns: [...columns, column('first')] } },
+      'expand.columns[3].name: is described twice',
+    ],
+    [
+      'a new column replaced',
+      { ...smallest, expand: { columns: [...columns, column('note', 'first')] } },
+      'columns.first: is replaced by another',
+    ],
+    [
+      'an index elsewhere',
+      { ...smallest, expand: { columns, columnIndexes: [{ table: 'x', name: 'i', on: '(a)' }] } },
+      'expand.columnIndexes[0].table',
+    ],
+    [
+      'new tables',
+      {
+        ...smallest,
+        expand: { columns, tables: [{ table: 'x', columns: { id: 'int' }, primaryKey: ['id'] }] },
+      },
+      'expand.tables: is for kind "table"',
+    ],
+  ] as [string, object, string][])('is refused with %s', (_, definition, expected) => {
+    expect(findings(definition).join('\n')).toContain(expected)
+  })
+})
+
+test.each([
+  ['no target', { target: undefined }, {}, 'mappings[0].target: is missing'],
+  ['its source as its target', { target: 'users' }, {}, 'mappings[0].target: is the source itself'],
+  [
+    'new columns',
+    {},
+    { columns: [{ table: 'users', name: 'a', type: 'int' }] },
+    'expand.columns: is for kind "column"',
+  ],
+])('a definition of kind table is refused with %s', (_, change, more, expected) => {
+  expect(findings({ ...smallest, mappings: [{ ...mapping, ...change }], expand: more })).toContainEqual(
+    expect.stringContaining(expected),
+  )
+})
+
 test('canonical JSON sorts keys at every depth and leaves out what is undefined', () => {
   expect(canonicalJson({ b: [{ d: 1, c: undefined }, null], a: 'ä' })).toBe('{"a":"ä","b":[{"d":1},null]}')
 })

@@ -1,17 +1,28 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { formatTable, isSameTable, type Dependency, type Link, type LinkPart } from '../core/link.ts'
+import {
+  formatTable,
+  isSameTable,
+  type Dependency,
+  type Link,
+  type LinkPart,
+  type TableName,
+} from '../core/link.ts'
 import { parseDurationMs } from '../core/durations.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { canonicalJson } from './canonical-json.ts'
+import { checkColumnKind, checkTableKind, type Finding } from './kind-checks.ts'
+import { pairsOf } from './pairs.ts'
 import { definitionSchema, type DefinitionInput, type ParsedDefinition } from './schema.ts'
 
 export type { DefinitionInput } from './schema.ts'
 
 type Backfill = ParsedDefinition['backfill']
+type Mapping = ParsedDefinition['mappings'][number]
 
 /** A definition with every default filled in: plain JSON, the input of the workflow. */
-export type Migration = Omit<ParsedDefinition, 'flags' | 'backfill' | 'metrics' | '$schema'> & {
+export type Migration = Omit<ParsedDefinition, 'mappings' | 'flags' | 'backfill' | 'metrics' | '$schema'> & {
+  readonly mappings: (Omit<Mapping, 'target'> & { readonly target: TableName })[]
   readonly flags: {
     readonly writeEnabled: string
     readonly readEnabled: string
@@ -44,6 +55,7 @@ export function resolveMigration(definition: unknown): Migration {
   const fast = backfill.profile === 'fast'
   const migration: Migration = {
     ...value,
+    mappings: value.mappings.map((mapping) => ({ ...mapping, target: mapping.target ?? mapping.source })),
     flags: {
       writeEnabled: value.flags.writeEnabled ?? `${name}.new_schema_write`,
       readEnabled: value.flags.readEnabled ?? `${name}.new_schema_read`,
@@ -56,7 +68,10 @@ export function resolveMigration(definition: unknown): Migration {
     },
     metrics: { ...value.metrics, prefix: value.metrics.prefix ?? `db.migration.${name}` },
   }
-  const findings = crossChecks(migration)
+  const findings = [
+    ...(value.kind === 'column' ? checkColumnKind(value) : checkTableKind(value)),
+    ...crossChecks(migration),
+  ]
   if (findings.length > 0) throw invalid(findings)
   return migration
 }
@@ -75,11 +90,6 @@ export function fingerprint(migration: Migration): string {
 /** The JSON Schema of a definition, for editors and for starting a migration from a JSON file. */
 export function definitionJsonSchema(): object {
   return { $id: 'crossfade-migration.schema.json', ...z.toJSONSchema(definitionSchema, { io: 'input' }) }
-}
-
-interface Finding {
-  readonly path: string
-  readonly problem: string
 }
 
 function invalid(findings: readonly Finding[]): CrossfadeError {
@@ -134,8 +144,6 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
           path: `${at}.columns.${column}`,
           problem: 'is filled by the key already; leave it out',
         })
-    if (isSameTable(mapping.source, mapping.target))
-      findings.push({ path: `${at}.target`, problem: 'is the source itself' })
     if (mapping.reverse !== false)
       for (const column of Object.keys(mapping.key))
         if (column in mapping.reverse.columns)
@@ -180,7 +188,7 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
           problem: 'would mean another table after the exchange of names; use cutover.mode "flags"',
         })
     })
-    if (mappings.some((other) => isSameTable(other.source, mapping.target)))
+    if (mappings.some((other) => other !== mapping && isSameTable(other.source, mapping.target)))
       findings.push({
         path: `${at}.target`,
         problem: 'is a source of another mapping; run the two as migrations after each other',
@@ -232,11 +240,19 @@ const followedOf = (dependsOn: NonNullable<Migration['mappings'][number]['depend
       : [],
   )
 
+const inRow = (migration: Migration, mapping: Migration['mappings'][number]): Pick<Link, 'inRow'> =>
+  migration.kind === 'column' ? { inRow: pairsOf(migration, mapping) } : {}
+
 /** One link a mapping, from the old side to the new. */
-export function forwardLinks({ mappings }: Migration): Link[] {
+export function forwardLinks(migration: Migration): Link[] {
+  const { mappings } = migration
   return mappings.map((mapping) => ({
-    id: `${formatTable(mapping.source)} → ${formatTable(mapping.target)}`,
+    id:
+      migration.kind === 'column'
+        ? `${formatTable(mapping.source)}, old columns → new`
+        : `${formatTable(mapping.source)} → ${formatTable(mapping.target)}`,
     direction: 'forward',
+    ...inRow(migration, mapping),
     parts: [
       {
         table: mapping.source,
@@ -251,7 +267,8 @@ export function forwardLinks({ mappings }: Migration): Link[] {
 }
 
 /** One link a source, from the new side back: the first mapping's target drives, the others are joined by key. */
-export function reverseLinks({ mappings }: Migration): Link[] {
+export function reverseLinks(migration: Migration): Link[] {
+  const { mappings } = migration
   const bySource = new Map<string, typeof mappings>()
   for (const mapping of mappings) {
     const source = formatTable(mapping.source)
@@ -275,8 +292,12 @@ export function reverseLinks({ mappings }: Migration): Link[] {
     if (!driving) return []
     return [
       {
-        id: `${parts.map((part) => formatTable(part.table)).join(' + ')} → ${formatTable(first.source)}`,
+        id:
+          migration.kind === 'column'
+            ? `${formatTable(first.source)}, new columns → old`
+            : `${parts.map((part) => formatTable(part.table)).join(' + ')} → ${formatTable(first.source)}`,
         direction: 'reverse' as const,
+        ...inRow(migration, first),
         parts: [driving, ...joined] as const,
         target: {
           table: first.source,

@@ -68,7 +68,7 @@ const dependency = z.union([
 
 const mapping = z.strictObject({
   source: tableName,
-  target: tableName,
+  target: tableName.optional().describe('Kind "table" needs it; for kind "column" it is the source itself.'),
   key: z
     .record(identifier, identifier)
     .refine((key) => Object.keys(key).length > 0, { error: 'names no column' })
@@ -123,6 +123,23 @@ const targetTable = z.strictObject({
     .default([]),
 })
 
+const newColumn = z.strictObject({
+  table: tableName,
+  name: identifier,
+  type: z.string().trim().min(1).describe('Its type alone, without constraints: "bigint", "varchar(40)".'),
+  notNull: z
+    .boolean()
+    .default(false)
+    .describe('Proven by a validated CHECK, and set when the new side becomes primary.'),
+  default: sqlExpression
+    .optional()
+    .describe('Set when the old column is no longer kept in step: until then the old column says it.'),
+  replaces: z
+    .union([identifier.transform((name) => [name]), z.array(identifier).min(1)])
+    .optional()
+    .describe('Columns of the same table that it stands for; they go at the contract.'),
+})
+
 const ownStatement = z.strictObject({
   name: z
     .string()
@@ -145,6 +162,14 @@ const throttle = z
       .boolean()
       .optional()
       .describe('While autovacuum works on a table of the migration.'),
+    maxDeadRatio: z
+      .number()
+      .gt(0)
+      .lt(1)
+      .optional()
+      .describe(
+        'Share of dead row versions in a table of the migration; above it lanes wait for vacuum. Kind "column" leaves one of every row.',
+      ),
     maxWalBytesPerSec: z.number().positive().optional().describe('Of the whole server.'),
     maxSlotLagBytes: z
       .number()
@@ -167,7 +192,7 @@ export const definitionSchema = z.strictObject({
   name: z.string().regex(/^[a-z][a-z0-9_-]{0,39}$/, {
     error: 'must be 1 to 40 of a–z, 0–9, - and _, starting with a letter',
   }),
-  kind: z.literal('table'),
+  kind: z.enum(['table', 'column']),
   database: z
     .string()
     .regex(/^[a-z][a-z0-9_]*$/)
@@ -197,6 +222,12 @@ export const definitionSchema = z.strictObject({
   expand: z
     .strictObject({
       tables: z.array(targetTable.extend({ table: tableName })).default([]),
+      columns: z.array(newColumn).min(1).optional().describe('New columns, for kind "column".'),
+      columnIndexes: z
+        .array(index.extend({ table: tableName }))
+        .min(1)
+        .optional()
+        .describe('Indexes over new columns, built concurrently after the backfill, for kind "column".'),
       sql: z.array(ownStatement).default([]),
       indexes: z
         .enum(['after-backfill', 'before-backfill'])

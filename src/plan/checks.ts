@@ -1,5 +1,6 @@
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
 import type { TableDescription } from '../database/index.ts'
+import { newColumns } from '../ddl/columns.ts'
 import type { Migration } from '../definition/index.ts'
 
 /** What the plan found: a value, never thrown. A `refusal` keeps the migration from starting. */
@@ -106,8 +107,9 @@ export function checkTarget(
         mend: `Describe it in expand.tables, or create it in expand.sql.`,
       },
     ]
+  const added = newColumns(migration).filter(({ table }) => isSameTable(table, mapping.target))
   const columns = found
-    ? found.columns.map((column) => column.name)
+    ? [...found.columns, ...added].map((column) => column.name)
     : spec
       ? Object.keys(spec.columns)
       : undefined
@@ -115,7 +117,9 @@ export function checkTarget(
   const missing = [...Object.values(mapping.key), ...Object.keys(mapping.columns)].filter(
     (column) => !columns.includes(column),
   )
-  if (missing.length > 0)
+  // A column of the same table may be one that expand.sql adds.
+  const isLater = migration.kind === 'column' && migration.expand.sql.length > 0
+  if (missing.length > 0 && !isLater)
     return [
       {
         rule: 'target-column-missing',
@@ -225,6 +229,7 @@ export function checkDependents(
   migration: Migration,
   sources: readonly (TableDescription | undefined)[],
 ): Finding[] {
+  if (migration.kind === 'column') return [] // the table stays; see column-checks.ts for its columns
   const isSwap = migration.cutover.mode === 'swap'
   return sources.flatMap((found) => {
     if (!found || found.dependents.length === 0) return []

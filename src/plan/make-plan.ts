@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
 import type { PlanSummary } from '../core/state.ts'
-import { tablesBeside, tablesOf } from '../copy/groups.ts'
+import { everyTable, tablesBeside, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { DdlStep, Dialect, TableDescription, Transaction } from '../database/index.ts'
 import { fingerprint, forwardLinks, type Migration } from '../definition/index.ts'
+import { columnSwaps, dropSteps, replacedColumns, retireSteps, valueSteps } from '../ddl/columns.ts'
 import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import {
@@ -18,6 +19,7 @@ import {
   warnings,
   type Finding,
 } from './checks.ts'
+import { checkColumns } from './column-checks.ts'
 import { checkDependencies, checkReads } from './depends-on.ts'
 import { driftOf, plannedTable, type PlannedTable } from './drift.ts'
 
@@ -75,6 +77,13 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
               ...checkKeys(migration, mapping, source, target),
             ]
           }),
+          ...(await checkColumns(
+            tx,
+            dialect,
+            scope,
+            migration,
+            old.flatMap(({ found }) => found ?? []),
+          )),
           ...(migration.cutover.mode === 'swap' ? checkSwap(migration) : []),
           ...(await checkExpressions(tx, dialect, migration, old)),
           ...warnings(
@@ -89,7 +98,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
           fingerprint: fingerprint(migration),
           steps,
           summary: {
-            token: tokenOf(migration, plannedTables([...old, ...beside])),
+            token: tokenOf(migration, plannedTables(migration, [...old, ...beside])),
             strategy: strategyOf(migration),
             steps: steps
               .filter((step) => step.phase === 'expand' || step.phase === 'backfill')
@@ -195,19 +204,70 @@ async function checkExpressions(
   return findings
 }
 
+const of = (phase: PlannedStep['phase'], steps: readonly DdlStep[]): PlannedStep[] =>
+  steps.map(({ title, lock, sql }) => ({ phase, title, lock, sql }))
+
+const words = (phase: PlannedStep['phase'], title: string, lock: string): PlannedStep => ({
+  phase,
+  title,
+  lock,
+  sql: [],
+})
+
+const flagSteps = (
+  dialect: Dialect,
+  migration: Migration,
+  tables: string,
+  old: readonly string[],
+): PlannedStep[] => [
+  words('cutover', `Ramp reads by the flag ${migration.flags.readEnabled}`, 'none'),
+  ...of('retire', valueSteps(dialect, migration)),
+  words(
+    'retire',
+    `Make the new columns primary${old.length > 0 ? `; ${old.join(', ')} may be NULL from then on` : ''}`,
+    `ACCESS EXCLUSIVE on ${tables} for an instant`,
+  ),
+]
+
+function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
+  const tables = everyTable(migration).map(formatTable).join(', ')
+  const old = replacedColumns(migration).map(({ column }) => column)
+  const swaps = columnSwaps(migration)
+  return [
+    ...of('expand', foundationSteps(dialect, migration)),
+    words(
+      'expand',
+      `Follow every change of ${tables} within its row, by a BEFORE trigger that fires last`,
+      `SHARE ROW EXCLUSIVE on ${tables} for an instant: waits for running writers`,
+    ),
+    words('backfill', `Fill the new columns of ${tables} in lanes`, 'the rows of a chunk, until it commits'),
+    ...of('backfill', completionSteps(dialect, migration)),
+    ...(swaps.length > 0
+      ? [
+          ...of('cutover', valueSteps(dialect, migration)),
+          words(
+            'cutover',
+            `Exchange the names of ${swaps.map((swap) => `${swap.old} and ${swap.new}`).join(', ')}; ${old.join(', ')} may be NULL from then on`,
+            `ACCESS EXCLUSIVE on ${tables} for an instant`,
+          ),
+        ]
+      : flagSteps(dialect, migration, tables, old)),
+    words(
+      'retire',
+      'After the soak, stop following: the trigger goes, and defaults move to the new columns',
+      `ACCESS EXCLUSIVE on ${tables} for an instant`,
+    ),
+    ...(swaps.length > 0 ? [] : of('contract', retireSteps(dialect, migration))),
+    ...(migration.contract.drop ? of('contract', dropSteps(dialect, migration)) : []),
+  ]
+}
+
 function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
-  const of = (phase: PlannedStep['phase'], steps: readonly DdlStep[]): PlannedStep[] =>
-    steps.map(({ title, lock, sql }) => ({ phase, title, lock, sql }))
+  if (migration.kind === 'column') return plannedColumnSteps(dialect, migration)
   const names = tablesOf(migration)
   const sources = names.old.map(formatTable).join(', ')
   const followed = [...names.old, ...tablesBeside(migration)].map(formatTable).join(', ')
   const targets = names.new.map(formatTable).join(', ')
-  const words = (phase: PlannedStep['phase'], title: string, lock: string): PlannedStep => ({
-    phase,
-    title,
-    lock,
-    sql: [],
-  })
   return [
     ...of('expand', [...foundationSteps(dialect, migration), ...earlySteps(dialect, migration)]),
     words(
@@ -238,6 +298,8 @@ function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
 }
 
 function strategyOf(migration: Migration): string {
+  if (migration.kind === 'column')
+    return `expand/contract: new columns on the same table, row trigger, ${migration.cutover.mode === 'swap' ? 'atomic swap of column names' : 'ramp by flags'}`
   const targets = new Set(migration.mappings.map(({ target }) => formatTable(target))).size
   const sources = new Set(migration.mappings.map(({ source }) => formatTable(source))).size
   const shape = targets > sources ? `split into ${targets} tables` : 'move into a reshaped table'
@@ -253,8 +315,37 @@ function tokenOf(migration: Migration, sources: readonly PlannedTable[]): string
     .slice(0, 8)
 }
 
-const plannedTables = (old: readonly Described[]): PlannedTable[] =>
-  old.map(({ table, found }) => plannedTable(formatTable(table), found))
+/** What the migration itself adds to a source is no drift. */
+const plannedTables = (migration: Migration, old: readonly Described[]): PlannedTable[] =>
+  old.map(({ table, found }) => {
+    const own = migration.mappings.flatMap(({ source, target, columns }) =>
+      isSameTable(source, target) && isSameTable(source, table) ? Object.keys(columns) : [],
+    )
+    const given = found && { ...found, columns: found.columns.filter(({ name }) => !own.includes(name)) }
+    return plannedTable(formatTable(table), given)
+  })
+
+/** What the migration itself does to old columns, their names and NOT NULL, is no drift either. */
+async function asPlanned(
+  tx: Transaction,
+  { database, scope }: Workplace,
+  table: TableName,
+  found: TableDescription,
+): Promise<TableDescription> {
+  const { columns } = database.dialect
+  const { renamed } = await columns.names(tx, scope, table)
+  const defined = new Map(Object.entries(renamed).map(([name, present]) => [present, name]))
+  const relaxed = (await columns.relaxed(tx, scope)).flatMap((each) =>
+    isSameTable(each.table, table) ? each.column : [],
+  )
+  return {
+    ...found,
+    columns: found.columns.map((column) => {
+      const name = defined.get(column.name) ?? column.name
+      return { ...column, name, notNull: column.notNull || relaxed.includes(name) }
+    }),
+  }
+}
 
 /** The sources as they are now, whatever they are called now. */
 export async function describeSources(
@@ -265,9 +356,11 @@ export async function describeSources(
   const old = [...tablesOf(migration).old, ...tablesBeside(migration)]
   const now = await database.dialect.catalog.locate(tx, scope, old)
   const described: Described[] = []
-  for (const [i, table] of old.entries())
-    described.push({ table, found: await database.dialect.catalog.describeTable(tx, now[i] ?? table) })
-  return plannedTables(described)
+  for (const [i, table] of old.entries()) {
+    const found = await database.dialect.catalog.describeTable(tx, now[i] ?? table)
+    described.push({ table, found: found && (await asPlanned(tx, { database, scope }, table, found)) })
+  }
+  return plannedTables(migration, described)
 }
 
 /**

@@ -238,7 +238,7 @@ async function openSwapGate(run: MigrationRun): Promise<void> {
     const proofs = await run.work('proving index use', (act) => act.proveCutover(run.ref))
     const breach = await run.personGate(
       'cutover',
-      `${proofs.join(' ')} The names of both tables will be exchanged in one short lock.`,
+      `${proofs.join(' ')} The names of both ${run.migration.kind === 'column' ? 'columns' : 'tables'} will be exchanged in one short lock.`,
       { heedBreach: true },
     )
     if (breach === undefined) return

@@ -10,6 +10,7 @@ const bench = (...args: string[]): { status: number | null; stdout: string; stde
 describe('benches', () => {
   test.each([
     ['backfill', ['vsOneShotIndexed', 'vsBlockingIdeal'], 'rowsPerSec'],
+    ['column', ['vsChunkedUpdate'], 'rowsPerSec'],
     ['verify', ['vsFullJoin'], 'rowsPerSec'],
     ['latency', ['p99VsQuiet'], 'chaserP99Ms'],
   ])('%s ends with one JSON object that scripts can read', { timeout: 60_000 }, (name, ratios, median) => {

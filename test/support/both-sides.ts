@@ -67,7 +67,7 @@ export const paceOf = <Progress>(ms = 60_000, signal: AbortSignal = never): Pace
 
 export const watch = { signal: never, report: (): void => undefined }
 
-export type SmallDefinition = Omit<DefinitionInput, 'name' | 'kind'>
+export type SmallDefinition = Omit<DefinitionInput, 'name' | 'kind'> & Partial<Pick<DefinitionInput, 'kind'>>
 
 /** Makes the tables of `schema`, then does what expand does for `definition`. */
 export async function withBothSides(

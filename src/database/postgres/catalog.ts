@@ -5,6 +5,7 @@ import type { Row, Transaction } from '../database.ts'
 import { toCrossfadeError } from './errors.ts'
 import { linkQuery } from './dependencies.ts'
 import { leavesOf, quoteTable } from './identifiers.ts'
+import { evaluationSql } from './in-row.ts'
 import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
 
@@ -349,6 +350,7 @@ export const blockers: Dialect['catalog']['blockers'] = async (tx, tables) => {
 export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolved) => {
   await tx.query('SAVEPOINT crossfade_explain')
   try {
+    if (resolved.link.inRow) return await tablesRead(tx, evaluationSql(resolved))
     for (const dependency of resolved.link.dependsOn ?? [])
       await tx.query(`EXPLAIN ${linkQuery(resolved.link.parts[0].table, dependency)}`)
     return await tablesRead(tx, linkRows(resolved, everything))

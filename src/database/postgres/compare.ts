@@ -1,5 +1,6 @@
 import type { Comparison, Dialect, Key, ResolvedLink } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
+import { inRowComparison } from './in-row.ts'
 import { leavesOf, quoteIdentifier, quoteTable } from './identifiers.ts'
 import {
   keyArrays,
@@ -20,6 +21,7 @@ import {
  */
 function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: number): string {
   const { link } = resolved
+  if (link.inRow) return inRowComparison(resolved, condition, limit)
   const columns = link.parts.flatMap((part) => part.columns.map((column) => column.to))
   const keys = link.target.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
   const where = [

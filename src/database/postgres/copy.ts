@@ -1,6 +1,7 @@
 import type { Dialect, Key, ResolvedLink, Scope } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import { leavesOf, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { followRange, followSql } from './in-row.ts'
 import { markChunkRunning, runningChunks } from './ranges.ts'
 import {
   deleteGone,
@@ -27,6 +28,7 @@ import {
  */
 export const insertMissing: Dialect['copy']['insertMissing'] = async (tx, resolved, range, conflicts) => {
   const { link } = resolved
+  if (link.inRow) return followRange(tx, resolved, range)
   const { condition, values } = keyBetween(range, resolved.keyTypes)
   if (conflicts === 'ignore') {
     const sql = `${insertRows(resolved, condition)} ON CONFLICT (${quoteList(link.target.key)}) DO NOTHING`
@@ -146,6 +148,12 @@ async function copyLinkKeys(
 ): Promise<LinkResult> {
   const all = keys.map((_, n) => n)
   const { standing, absent, busy } = await lockTargets(tx, resolved, keys, all, locks)
+  if (resolved.link.inRow) {
+    // The row is both sides: where it is gone, so are both.
+    const { arrays, values } = keyArrays(at(keys, standing), resolved.keyTypes)
+    if (standing.length > 0) await tx.query(followSql(resolved, keyIn(arrays)), values)
+    return { gone: [], busy, chunks: [] }
+  }
   if (standing.length > 0) await updateStanding(tx, resolved, at(keys, standing))
   // From its snapshot to our commit, an INSERT from the source is what a chunk is: it may add a row that has gone meanwhile, and
   // another applier that looks at the key now must know of it.

@@ -5,7 +5,14 @@ import type { Database, Transaction } from '../database.ts'
 import { createLinkLogs } from './dependencies.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { forget, isNoted, note, relationExists } from './journal.ts'
-import { createChangeLog as changeLogSql, createOurTables, ourTable, type OurTable } from './objects.ts'
+import {
+  createAuthored,
+  createChangeLog as changeLogSql,
+  createOurTables,
+  ourTable,
+  triggerName,
+  type OurTable,
+} from './objects.ts'
 import { check as checkTriggers, install, remove, triggerStatements } from './triggers.ts'
 
 /**
@@ -17,7 +24,7 @@ import { check as checkTriggers, install, remove, triggerStatements } from './tr
 type Options = { readonly lockTimeoutMs: number; readonly signal?: AbortSignal }
 
 /** A concurrent build waits for every older snapshot, and lock_timeout counts that wait; nobody queues behind it meanwhile. */
-const concurrentBuildWaitMs = 30 * 60_000
+export const concurrentBuildWaitMs = 30 * 60_000
 
 /** A step whose statements and journal entry are one transaction. */
 export function transactional(step: {
@@ -134,7 +141,7 @@ export const createIndex: Dialect['ddl']['createIndex'] = (spec, index) => {
   }
 }
 
-function constraintSteps(table: TableName, name: string, definition: string, lock: string): DdlStep[] {
+export function constraintSteps(table: TableName, name: string, definition: string, lock: string): DdlStep[] {
   const qualified = quoteTable(table)
   const state = async (tx: Transaction): Promise<'absent' | 'valid' | 'unproven'> => {
     const row = (
@@ -193,6 +200,7 @@ export const ownStatement: Dialect['ddl']['ownStatement'] = (statement) =>
 const logsSql = (scope: Scope, group: SyncGroup): string[] => [
   ...changeLogSql(scope, group),
   ...createLinkLogs(scope, group),
+  ...createAuthored(scope, group),
 ]
 
 export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({
@@ -240,7 +248,7 @@ export const removeTriggers: Dialect['ddl']['removeTriggers'] = (group) => ({
   inspect: async (tx, scope) =>
     (
       await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [
-        `${`_crossfade_${scope.migration}_${group.id}_`.replaceAll('_', '!_')}%`,
+        `${triggerName(scope, group, '').replaceAll('_', '!_')}%`,
       ])
     ).rowCount === 0
       ? 'present'

@@ -3,6 +3,8 @@ import * as access from './access.ts'
 import * as catalog from './catalog.ts'
 import { evaluate, load } from './load.ts'
 import * as changeLog from './change-log.ts'
+import * as columns from './columns.ts'
+import * as columnSwap from './column-swap.ts'
 import * as compare from './compare.ts'
 import * as copy from './copy.ts'
 import * as ddl from './ddl.ts'
@@ -21,6 +23,7 @@ export const postgres: Dialect = {
   catalog: { ...catalog, evaluate, load, scope: scopeOf },
   ddl: { ...ddl, advanceSequences },
   access,
+  columns: { ...columns, ...columnSwap },
   triggers,
   journal: { exists, read },
   definitions: {

@@ -17,6 +17,11 @@ export const load: Dialect['catalog']['load'] = async (tx, tables) => {
       `AND v.relid IN (SELECT l.oid FROM unnest($1::text[]) t, LATERAL ${leavesOf('to_regclass(t)')} l) ORDER BY 1`,
     [tables.map(quoteTable)],
   )
+  const rows = await tx.query(
+    `SELECT to_regclass(t)::text AS name, sum(s.n_live_tup) AS live, sum(s.n_dead_tup) AS dead FROM unnest($1::text[]) t, LATERAL ${leavesOf('to_regclass(t)')} l ` +
+      `JOIN pg_stat_all_tables s ON s.relid = l.oid GROUP BY 1 ORDER BY 1`,
+    [[...new Set(tables.map(quoteTable))]],
+  )
   const wal = await tx.query(`SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes`)
   const slots = await tx.query(
     `SELECT slot_name, active, coalesce(wal_status, 'lost') AS status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0) AS retained ` +
@@ -28,6 +33,11 @@ export const load: Dialect['catalog']['load'] = async (tx, tables) => {
     longestTransactionSec: Number(row['longest']),
     hiddenSessions: Number(row['hidden']),
     autovacuums: vacuums.rows.map((vacuum) => vacuum['name'] ?? ''),
+    deadRows: rows.rows.map((table) => ({
+      table: table['name'] ?? '',
+      live: Number(table['live']),
+      dead: Number(table['dead']),
+    })),
     walBytes: Number(wal.rows[0]?.['bytes']),
     slots: slots.rows.map((slot) => ({
       name: slot['slot_name'] ?? '',

@@ -9,7 +9,16 @@ import { fitIdentifier, quoteIdentifier, quoteList } from './identifiers.ts'
 export const scopeOf = (migration: string): Scope => ({ migration, schema: `_crossfade_${migration}` })
 
 export type OurTable =
-  'journal' | 'tables' | 'ranges' | 'parity' | 'flags' | 'state' | `changes_${string}` | `links_${string}`
+  | 'journal'
+  | 'tables'
+  | 'ranges'
+  | 'parity'
+  | 'flags'
+  | 'state'
+  | 'columns'
+  | `changes_${string}`
+  | `authored_${string}`
+  | `links_${string}`
 
 export const ourTable = (scope: Scope, table: OurTable): string =>
   `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
@@ -21,6 +30,7 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE SCHEMA IF NOT EXISTS ${quoteIdentifier(scope.schema)}`,
     `CREATE TABLE IF NOT EXISTS ${t('journal')} (step text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())`,
     `CREATE TABLE IF NOT EXISTS ${t('tables')} (schema_name text, table_name text, oid oid NOT NULL, PRIMARY KEY (schema_name, table_name))`,
+    `CREATE TABLE IF NOT EXISTS ${t('columns')} (schema_name text, table_name text, column_name text, attnum int NOT NULL, PRIMARY KEY (schema_name, table_name, column_name))`,
     `CREATE TABLE IF NOT EXISTS ${t('ranges')} (purpose text, group_id text, id int, lower_key text[], upper_key text[], cursor_key text[], ` +
       `lane int, fence bigint NOT NULL DEFAULT 0, rows_estimated bigint NOT NULL, rows_done bigint NOT NULL DEFAULT 0, ` +
       `rows_written bigint NOT NULL DEFAULT 0, done boolean NOT NULL DEFAULT false, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), ` +
@@ -52,8 +62,33 @@ export function createChangeLog(scope: Scope, group: SyncGroup): string[] {
   ]
 }
 
-export const triggerName = (scope: Scope, group: SyncGroup, event: string): string =>
-  fitIdentifier(`_crossfade_${scope.migration}_${group.id}_${event}`)
+/**
+ * Keys whose new columns the application wrote itself so that the old ones do not say them, each with what it wrote: who writes the
+ * old ones later makes the entry speak of a value that is not there any more.
+ */
+export function createAuthored(scope: Scope, group: SyncGroup): string[] {
+  const [{ row }] = group.links
+  if (row === undefined || group.direction === 'reverse') return []
+  const table = ourTable(scope, `authored_${row.id}`)
+  const names = keyNames(group.keyTypes.length)
+  const columns = names.map((name, i) => `${name} ${group.keyTypes[i]}`).join(', ')
+  const equal = [...names, 'pair', 'image'].map((name, i) => `a.${name} = $${i + 1}`).join(' AND ')
+  return [
+    `CREATE TABLE IF NOT EXISTS ${table} (${columns}, pair int, image text, PRIMARY KEY (${quoteList(names)}, pair, image))`,
+    `CREATE OR REPLACE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(`is_authored_${row.id}`)}(${group.keyTypes.join(', ')}, int, text) RETURNS boolean ` +
+      `LANGUAGE plpgsql VOLATILE COST 1000 AS $$BEGIN RETURN EXISTS (SELECT FROM ${table} AS a WHERE ${equal}); END$$`,
+  ]
+}
+
+/**
+ * Statement triggers fire after everything else that a statement does. A row trigger must be the last before the row is written:
+ * PostgreSQL fires them in the order of their names' bytes, and `~` is the last of ASCII.
+ * https://www.postgresql.org/docs/18/trigger-definition.html
+ */
+export function triggerName(scope: Scope, group: SyncGroup, event: string): string {
+  const [{ row }] = group.links
+  return fitIdentifier(`${row ? '~' : ''}_crossfade_${scope.migration}_${row?.id ?? group.id}_${event}`)
+}
 
 /** Triggers and functions of the `index`th table that a group depends on. */
 export const dependencyTriggerName = (scope: Scope, group: SyncGroup, index: number, event: string): string =>
@@ -63,4 +98,4 @@ export const dependencyFunctionName = (group: SyncGroup, index: number, event: s
   `follow_${group.id}_${index}_${event}`
 
 export const functionName = (group: SyncGroup, watched: number, event: string): string =>
-  `sync_${group.id}_${watched}_${event}`
+  `sync_${group.links[0].row?.id ?? group.id}_${watched}_${event}`

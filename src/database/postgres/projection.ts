@@ -199,24 +199,41 @@ const equalAsBytes =
  * https://www.postgresql.org/docs/18/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
  */
 export function rowsDiffer({ link, targetTypes }: ResolvedLink, a: string, b: string): string {
+  const of =
+    (qualifier: string) =>
+    (column: string): string =>
+      `${qualifier}.${quoteIdentifier(column)}`
+  return valuesDiffer(targetColumns(link), targetTypes, of(a), of(b))
+}
+
+/** The same of any values for the columns: `a` and `b` are SQL by the column's name. */
+export function valuesDiffer(
+  columns: readonly string[],
+  types: ResolvedLink['targetTypes'],
+  a: (column: string) => string,
+  b: (column: string) => string,
+): string {
   const images: string[] = []
   const conditions: string[] = []
-  for (const column of targetColumns(link)) {
-    const type = comparedAs(targetTypes[column] ?? 'text')
-    const of = (qualifier: string): string => `${qualifier}.${quoteIdentifier(column)}::${type}`
+  for (const column of columns) {
+    const type = comparedAs(types[column] ?? 'text')
+    const of = (value: typeof a): string => `${value(column)}::${type}`
     if (equalAsBytes.test(type)) conditions.push(`${of(a)} IS DISTINCT FROM ${of(b)}`)
     else if (/(^|::)(text|character varying)$/.test(type))
       conditions.push(`${of(a)} COLLATE "C" IS DISTINCT FROM ${of(b)} COLLATE "C"`)
     else images.push(column)
   }
-  if (images.length > 0) {
-    const image = (qualifier: string): string =>
-      // Two bare ROW() would be compared column by column, with an operator that a column's type need not have.
-      `ROW(${images.map((column) => `${qualifier}.${quoteIdentifier(column)}::${comparedAs(targetTypes[column] ?? 'text')}`).join(', ')})::record`
-    conditions.push(`${image(a)} *<> ${image(b)}`)
-  }
+  if (images.length > 0) conditions.push(`${imageOf(images, types, a)} *<> ${imageOf(images, types, b)}`)
   return conditions.join(' OR ') || 'false'
 }
+
+/** Columns as one value. Two bare ROW() would be compared column by column, with an operator that a column's type need not have. */
+export const imageOf = (
+  columns: readonly string[],
+  types: ResolvedLink['targetTypes'],
+  value: (column: string) => string,
+): string =>
+  `ROW(${columns.map((column) => `${value(column)}::${comparedAs(types[column] ?? 'text')}`).join(', ')})::record`
 
 /**
  * The cast, or casts, of a value to its column's type before it is compared. An INSERT or UPDATE casts by assignment, which

@@ -10,6 +10,7 @@ import { quoteIdentifier, quoteLiteral, quoteTable } from './identifiers.ts'
  * https://www.postgresql.org/docs/18/sql-createsequence.html ("CACHE"), https://www.postgresql.org/docs/18/functions-sequence.html
  */
 export const advanceSequences: Dialect['ddl']['advanceSequences'] = async (tx, { link }) => {
+  if (link.inRow) return
   const [driving] = link.parts
   const { table, key } = link.target
   const ofSource = await sequencesOf(tx, driving.table)

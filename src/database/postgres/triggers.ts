@@ -22,7 +22,9 @@ import {
   triggerName,
 } from './objects.ts'
 import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
-import { applyingSetting, evaluationSettings } from './session.ts'
+import { checkRow, installRow, isInRow, removeRow } from './row-triggers.ts'
+import { applyingSetting } from './session.ts'
+import { checkNames, createTriggerFunction, searchPath } from './trigger-function.ts'
 
 /**
  * Sync by trigger: what a statement of the application meets. One trigger a statement and event, with transition tables, fired
@@ -164,12 +166,6 @@ function dependencyBody(scope: Scope, group: SyncGroup, index: number, event: Ev
 END`
 }
 
-/** The path that our own session resolves names with, so that the definition's expressions mean the same in the function. */
-async function searchPath(tx: Transaction): Promise<string> {
-  const result = await tx.query('SELECT unnest(current_schemas(false)) AS name')
-  return [...result.rows.map((row) => quoteIdentifier(row['name'] ?? '')), 'pg_temp'].join(', ')
-}
-
 async function deferredConstraints(tx: Transaction, group: SyncGroup): Promise<string[]> {
   const result = await tx.query(
     `SELECT DISTINCT format('%I.%I', n.nspname, o.conname) AS name FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace ` +
@@ -191,29 +187,13 @@ const plannedOnce: Readonly<Record<string, string>> = {
 }
 
 function createFunction(scope: Scope, name: string, body: string, path: string): string {
-  const settings = {
+  return createTriggerFunction({ schema: scope.schema, name }, body, path, {
     // Only the new side has a limit (see functionBody). The change log must take its key: what is waited for there is short, the
     // extension of its file for one, and an error there would be the application's.
     lock_timeout: '0',
     plan_cache_mode: 'force_generic_plan',
     ...plannedOnce,
-    ...evaluationSettings,
-  }
-  return (
-    `CREATE OR REPLACE FUNCTION ${quoteIdentifier(scope.schema)}.${quoteIdentifier(name)}() ` +
-    `RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${path} ` +
-    Object.entries(settings)
-      .map(([setting, value]) => `SET ${setting} = ${quoteLiteral(value)}`)
-      .join(' ') +
-    ` AS ${dollarQuote(body)}`
-  )
-}
-
-/** A dollar quote whose tag does not occur in the text. */
-function dollarQuote(text: string): string {
-  let tag = '$crossfade$'
-  for (let i = 0; text.includes(tag); i++) tag = `$crossfade${i}$`
-  return `${tag}${text}${tag}`
+  })
 }
 
 /** What the functions take from the session and the catalogue at the time of their installation. */
@@ -279,6 +259,7 @@ export function triggerStatements(
   settings: SyncSettings,
   { path, deferred }: InstalledFrom,
 ): string[] {
+  if (isInRow(group)) return ['CREATE TRIGGER … BEFORE INSERT OR UPDATE … FOR EACH ROW']
   const followed = followedIn(scope, group, { mode, settings, deferred })
   return [...functionStatements(scope, followed, path), ...attachStatements(scope, followed)]
 }
@@ -314,6 +295,7 @@ function attachTo(scope: Scope, followed: Followed, name: TableName): string[] {
  * busy or far away.
  */
 export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
+  if (isInRow(group)) return installRow(tx, scope, group, mode)
   const deferred = await deferredConstraints(tx, group)
   const followed = followedIn(scope, group, { mode, settings, deferred })
   for (const statement of functionStatements(scope, followed, await searchPath(tx))) await tx.query(statement)
@@ -322,7 +304,7 @@ export const install: Dialect['triggers']['install'] = async (tx, scope, group, 
 }
 
 export const remove: Dialect['triggers']['remove'] = (tx, scope, group) =>
-  drop(tx, scope, everyFollowed(scope, group))
+  isInRow(group) ? removeRow(tx, scope, group) : drop(tx, scope, everyFollowed(scope, group))
 
 async function drop(tx: Transaction, scope: Scope, followed: readonly Followed[]): Promise<void> {
   const statements = followed.flatMap((one) =>
@@ -343,6 +325,7 @@ async function drop(tx: Transaction, scope: Scope, followed: readonly Followed[]
  * leaves the keys of its rows, without the lock of the first.
  */
 export const follow: Dialect['triggers']['follow'] = async (tx, scope, group) => {
+  if (isInRow(group)) return []
   const found: TableName[] = []
   for (const followed of everyFollowed(scope, group)) {
     const result = await tx.query(
@@ -378,6 +361,7 @@ const arrived = (group: SyncGroup): string => `partition ${group.id} `
 
 /** In `watch` mode a group's dependencies have no triggers, and need none. */
 export const check: Dialect['triggers']['check'] = async (tx, scope, group, mode = 'copy') => {
+  if (isInRow(group)) return checkRow(tx, scope, group)
   const findings: string[] = []
   for (const followed of followedIn(scope, group, { ...unused, mode })) {
     const { table } = followed
@@ -386,24 +370,7 @@ export const check: Dialect['triggers']['check'] = async (tx, scope, group, mode
         `subscription ${subscription} writes ${formatTable(table)} without firing statement triggers`,
       )
     const names = events.map((event) => followed.triggerName(event))
-    for (const one of treeOf(followed)) findings.push(...(await checkTable(tx, names, one)))
+    for (const one of treeOf(followed)) findings.push(...(await checkNames(tx, one, names)))
   }
   return findings
-}
-
-async function checkTable(tx: Transaction, names: readonly string[], table: TableName): Promise<string[]> {
-  const result = await tx.query(
-    'SELECT tgname, tgenabled FROM pg_trigger WHERE tgname = ANY ($1::text[]) AND tgrelid = to_regclass($2)',
-    [names, quoteTable(table)],
-  )
-  const enabled = new Map(result.rows.map((row) => [row['tgname'], row['tgenabled']]))
-  return names.flatMap((name) =>
-    enabled.get(name) === 'A'
-      ? []
-      : [
-          enabled.has(name)
-            ? `trigger ${name} on ${formatTable(table)} is not enabled for every session`
-            : `trigger ${name} is missing on ${formatTable(table)}`,
-        ],
-  )
 }

@@ -49,6 +49,21 @@ describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (versi
     await m.sql(`DROP ROLE ${role}`)
   })
 
+  test('dead row versions that vacuum cannot take', async (t) => {
+    const m = await prepare(t, version)
+    await m.sql(
+      `ALTER TABLE users SET (autovacuum_enabled = off); INSERT INTO users SELECT i, 'x' FROM generate_series(100, 3000) i`,
+    )
+    await m.sql(`BEGIN; SET LOCAL crossfade.applying = 'm'; UPDATE users SET name = 'y'; COMMIT`)
+    await eventually(async () => (await ask(m, { maxDeadRatio: 0.3 })) !== undefined)
+    expect(await ask(m, { maxDeadRatio: 0.3 })).toMatch(
+      /^users has 29\d\d dead row versions beside \d+ live ones; the limit is a share of 0.3\. Vacuum has to come/,
+    )
+    expect(await ask(m, { maxDeadRatio: 0.9 })).toBeUndefined()
+    await m.sql('VACUUM users')
+    await eventually(async () => (await ask(m, { maxDeadRatio: 0.3 })) === undefined)
+  })
+
   test('the rate of WAL', async (t) => {
     const m = await prepare(t, version)
     const throttle = createBackfillThrottle(
