@@ -3,6 +3,7 @@ import { assertValues, valueSteps } from '../ddl/columns.ts'
 import { formatTable } from '../core/link.ts'
 import { assertComplete, completionSteps } from '../ddl/expand-steps.ts'
 import { assertCarried } from '../ddl/carried.ts'
+import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, runStep } from '../ddl/run-step.ts'
 import { isSwapped, swapNames } from '../ddl/swap.ts'
 import { CrossfadeError } from '../errors/index.ts'
@@ -54,11 +55,14 @@ export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap
       for (const step of valueSteps(place.database.dialect, migration))
         await runStep(place, step, tables.old, around)
     const title = `Exchange the names of ${tables.old.map(formatTable).join(', ')} and ${tables.new.map(formatTable).join(', ')}`
-    return attempt(place, title, [...tables.old, ...tables.new], around, ({ lockTimeoutMs }) =>
+    const did = await attempt(place, title, [...tables.old, ...tables.new], around, ({ lockTimeoutMs }) =>
       place.database.transaction((tx) => swapNames(place, tx, migration, direction), {
         lockTimeoutMs,
         applying: place.scope.migration,
       }),
     )
+    // The names are exchanged whatever comes of it: a row without its parent is reported before the contract.
+    await proveKeys(place, around)
+    return did
   },
 }

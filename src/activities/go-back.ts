@@ -5,6 +5,7 @@ import type { SyncGroup } from '../database/index.ts'
 import { undoableSteps } from '../ddl/expand-steps.ts'
 import { releaseColumns, restoreColumns } from '../ddl/columns.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
+import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
 import { isSwapped, swapNames } from '../ddl/swap.ts'
 import { readChangeLogs } from '../sync/apply-changes.ts'
@@ -71,14 +72,18 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     for (const group of [...(groups?.forward ?? []), ...(groups?.reverse ?? [])])
       await removeTriggers(place, group, around)
     await restoreColumns(place, around)
+    const left = (await proveKeys(place, around)).map(({ title, error }) => `${title}: ${error.message}`)
     if (behind > 0)
-      return [`${behind} keys of the new side could not be copied back, so it is kept: see ${scope.schema}`]
+      return [
+        ...left,
+        `${behind} keys of the new side could not be copied back, so it is kept: see ${scope.schema}`,
+      ]
     if (!cleanUp)
       return [
+        ...left,
         `what is new and the schema ${scope.schema} are kept; \`crossfade abort --clean-up\` would have removed them`,
       ]
     const journal = new Set(await database.transaction((tx) => dialect.journal.read(tx, scope)))
-    const left: string[] = []
     for (const step of undoableSteps(dialect, migration, groups)) {
       if (!journal.has(step.id)) continue
       const { did, title } = await undoStep(place, step, tables, around)

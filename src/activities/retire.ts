@@ -4,6 +4,7 @@ import type { TableName } from '../core/link.ts'
 import type { Migration } from '../definition/index.ts'
 import { dropSteps, retireSteps, stopFollowing, valueSteps } from '../ddl/columns.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
+import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, runStep } from '../ddl/run-step.ts'
 import type { Bodies } from './surroundings.ts'
 
@@ -33,6 +34,8 @@ export const retireActivities: Pick<
     const { place, migration, groups } = await around.enter(ref)
     const { ddl } = place.database.dialect
     if (migration.kind === 'column') return stopFollowing(place, migration, groups, around)
+    const [unproven] = await proveKeys(place, around)
+    if (unproven) throw unproven.error
     for (const group of groups.reverse)
       await runStep(place, ddl.removeTriggers(group), followedTables(group), around)
     // From here on the old side is stale: a stray write to it must be noticed, and must never reach the new side.

@@ -2,9 +2,11 @@ import type { Link, TableName } from '../core/link.ts'
 import type { CrossfadeError } from '../errors/index.ts'
 import type { ColumnOperations } from './columns.ts'
 import type { Database, Transaction } from './database.ts'
+import type { Dependent, Dependents } from './dependents.ts'
 import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
 import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
 
+export type * from './dependents.ts'
 export type * from './steps.ts'
 export type * from './sync-group.ts'
 
@@ -36,8 +38,6 @@ export interface TableDescription {
   readonly indexes: readonly (readonly string[])[]
   readonly triggers: readonly string[]
   readonly inheritors: number
-  /** What stands outside of it and points at it, in words: foreign keys, views, explicit publications. */
-  readonly dependents: readonly string[]
   /** Row-level security hides rows of it from our role, or could. */
   readonly hidesRows: boolean
   /** Subscriptions that write it: their apply workers fire no statement triggers. */
@@ -215,8 +215,15 @@ export interface Dialect {
     retiredName(table: TableName): string
     /** Remembers which tables these are, so that they are found under whatever name they have later. */
     registerTables(tables: readonly TableName[]): DdlStep
-    /** Nobody else reads or writes these tables until this transaction ends. */
-    lockExclusively(tx: Transaction, tables: readonly TableName[]): Promise<void>
+    /**
+     * Nobody else reads or writes these tables until this transaction ends, nor what depends on them. The transaction's lock timeout
+     * is for all of it: who waits for the first of these locks waits no longer for the last.
+     */
+    lockExclusively(
+      tx: Transaction,
+      tables: readonly TableName[],
+      dependents?: readonly Dependent[],
+    ): Promise<void>
     /** Nobody else writes to these tables until this transaction ends; reads go on. */
     lockAgainstWrites(tx: Transaction, tables: readonly TableName[]): Promise<void>
     rename(tx: Transaction, table: TableName, to: string): Promise<void>
@@ -225,6 +232,7 @@ export interface Dialect {
   }
   readonly access: Access
   readonly columns: ColumnOperations
+  readonly dependents: Dependents
   readonly triggers: {
     /** Replaces whatever triggers the group has. SHARE ROW EXCLUSIVE on the watched tables: waits for running writers. */
     install(

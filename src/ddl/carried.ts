@@ -1,8 +1,9 @@
 import { carriedColumns, formatTable, isSameTable } from '../core/link.ts'
 import type { Workplace } from '../copy/workplace.ts'
-import type { Transaction, Uncarried } from '../database/index.ts'
+import type { Dependent, Dialect, Transaction, Uncarried } from '../database/index.ts'
 import { forwardLinks, type Migration } from '../definition/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
+import { readDependents } from './dependents.ts'
 
 /**
  * Nothing that hung on the old table is lost silently: what its successor lacks is said before anybody depends on it. A table that
@@ -14,6 +15,7 @@ export async function assertCarried(
   tx: Transaction,
   migration: Migration,
 ): Promise<void> {
+  if (migration.kind === 'column') return // the table stays
   const lacking: Uncarried[] = []
   for (const link of forwardLinks(migration)) {
     const { table } = link.target
@@ -22,11 +24,40 @@ export async function assertCarried(
     const found = await database.dialect.access.missing(tx, link.parts[0].table, table, carriedColumns(link))
     lacking.push(...found.map(({ what, mend }) => ({ what: `${formatTable(table)}: ${what}`, mend })))
   }
+  if (migration.cutover.mode === 'swap') lacking.push(...(await strandedBy(database.dialect, tx, migration)))
+  refuse(lacking)
+}
+
+/** What would go on with the old table after the exchange of names, or would not fit the new one. */
+async function strandedBy(dialect: Dialect, tx: Transaction, { mappings }: Migration): Promise<Uncarried[]> {
+  const stranded: Uncarried[] = []
+  const found = await readDependents(
+    tx,
+    dialect,
+    mappings.map(({ source }) => ({ table: source })),
+  )
+  for (const [i, { source, target }] of mappings.entries()) {
+    const dependents = found[i] ?? []
+    const follow = dependents.filter(({ fate }) => fate === 'follows')
+    stranded.push(...stuckOf(dependents), ...(await dialect.dependents.misfits(tx, follow, source, target)))
+  }
+  return stranded
+}
+
+const stuckOf = (dependents: readonly Dependent[]): Uncarried[] =>
+  dependents.filter(({ fate }) => fate === 'stuck').map(({ name, mend }) => ({ what: name, mend }))
+
+/** @throws `CUTOVER.NOT_CARRIED`: something has come since the gate that cannot be taken along. */
+export function assertAllFollow(dependents: readonly Dependent[]): void {
+  refuse(stuckOf(dependents))
+}
+
+function refuse(lacking: readonly Uncarried[]): void {
   if (lacking.length === 0) return
   throw new CrossfadeError({
     kind: 'refused',
     code: 'CUTOVER.NOT_CARRIED',
-    message: `The old side has what the new one lacks: ${lacking.map(({ what }) => what).join('; ')}.`,
+    message: `The new side lacks what the old one has: ${lacking.map(({ what }) => what).join('; ')}.`,
     mend: `${[...new Set(lacking.map(({ mend }) => mend))].join(' ')} Or take it from the old side; then resume.`,
     details: { lacking },
   })

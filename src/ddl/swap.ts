@@ -1,10 +1,12 @@
 import type { TableName } from '../core/link.ts'
 import { resolveGroups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
-import type { Transaction } from '../database/index.ts'
+import type { Dependent, Transaction } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
 import { areColumnsSwapped, swapColumns } from './swap-columns.ts'
 import { drainWithin } from '../sync/drain.ts'
+import { assertAllFollow } from './carried.ts'
+import { readDependents } from './dependents.ts'
 
 /** Which of the two tables has the name that the application uses. */
 export type SwapDirection = 'to-new' | 'to-old'
@@ -39,11 +41,24 @@ export async function isSwapped(place: Workplace, tx: Transaction, migration: Mi
   return pairs.every((pair) => pair.target.name === pair.declared.source.name)
 }
 
+/** A table that gives its name away, what it is called then, and the table that has the name from then on. */
+interface Move {
+  readonly table: TableName
+  readonly leftAs: TableName
+  readonly successor: TableName
+}
+
+const toMove = ({ declared, source, target }: Pair, toNew: boolean, retired: string): Move =>
+  toNew
+    ? { table: source, leftAs: { ...source, name: retired }, successor: target }
+    : { table: target, leftAs: { ...target, name: declared.target.name }, successor: source }
+
 /**
  * The atomic exchange of names: one transaction, one short lock on both tables. Copies what the change log still holds, asserts
- * that it is empty, exchanges the names, turns the triggers round, and names the primary side. Whoever waited for the lock goes
- * on with the other table. Looks first, so that it is safe to run again when the answer to COMMIT was lost.
- * @throws `CUTOVER.NOT_DRAINED` when a key cannot be copied now; nothing has changed then.
+ * that it is empty, exchanges the names, takes along what means the table and not its name, turns the triggers round, and names the
+ * primary side. Whoever waited for the lock goes on with the other table. Looks first, so that it is safe to run again when the
+ * answer to COMMIT was lost.
+ * @throws `CUTOVER.NOT_DRAINED` when a key cannot be copied now, `CUTOVER.NOT_CARRIED`; nothing has changed then.
  */
 export async function swapNames(
   place: Workplace,
@@ -53,14 +68,21 @@ export async function swapNames(
 ): Promise<'swapped' | 'was swapped'> {
   if (migration.kind === 'column') return swapColumns(place, tx, migration, direction)
   const { database, scope } = place
-  const { ddl, flags, triggers } = database.dialect
+  const { ddl, dependents, flags, triggers } = database.dialect
   const toNew = direction === 'to-new'
   if ((await isSwapped(place, tx, migration)) === toNew) return 'was swapped'
 
   const pairs = await locatePairs(place, tx, migration)
+  const moves = pairs.map((pair) => toMove(pair, toNew, ddl.retiredName(pair.declared.source)))
+  const read = async (): Promise<Dependent[]> => {
+    const found = (await readDependents(tx, database.dialect, moves)).flat()
+    if (toNew) assertAllFollow(found)
+    return found.filter(({ fate }) => fate === 'follows')
+  }
   await ddl.lockExclusively(
     tx,
     pairs.flatMap((pair) => [pair.source, pair.target]),
+    await read(),
   )
   const before = await resolveGroups(tx, database.dialect, scope, migration)
   // Their triggers go or come below: whoever changes them now is waited for, so that the log holds what it left.
@@ -70,15 +92,14 @@ export async function swapNames(
   for (const group of leading) await drainWithin(place, tx, group)
   for (const { links } of leading) for (const link of links) await ddl.advanceSequences(tx, link)
   for (const group of [...before.forward, ...before.reverse]) await triggers.remove(tx, scope, group)
+  // Again, now that nobody can add to them: their text names the table by the name that it is about to lose.
+  const followers = await read()
 
-  for (const pair of pairs)
-    if (toNew) {
-      await ddl.rename(tx, pair.source, ddl.retiredName(pair.declared.source))
-      await ddl.rename(tx, pair.target, pair.declared.source.name)
-    } else {
-      await ddl.rename(tx, pair.target, pair.declared.target.name)
-      await ddl.rename(tx, pair.source, pair.declared.source.name)
-    }
+  for (const { table, leftAs, successor } of moves) {
+    await ddl.rename(tx, table, leftAs.name)
+    await ddl.rename(tx, successor, table.name)
+  }
+  await (toNew ? dependents.move : dependents.moveBack)(tx, scope, followers)
 
   const after = await resolveGroups(tx, database.dialect, scope, migration)
   for (const group of toNew ? after.reverse : after.forward)

@@ -224,35 +224,6 @@ export function checkSwap(migration: Migration): Finding[] {
     }))
 }
 
-/** Foreign keys, views and publications mean the table, not its name: an exchange of names would leave them with the old one. */
-export function checkDependents(
-  migration: Migration,
-  sources: readonly (TableDescription | undefined)[],
-): Finding[] {
-  if (migration.kind === 'column') return [] // the table stays; see column-checks.ts for its columns
-  const isSwap = migration.cutover.mode === 'swap'
-  return sources.flatMap((found) => {
-    if (!found || found.dependents.length === 0) return []
-    const name = formatTable(found.table)
-    const list = found.dependents.join(', ')
-    return [
-      isSwap
-        ? {
-            rule: 'swap-dependents',
-            severity: 'refusal' as const,
-            message: `After the exchange of names these would still mean the old ${name}: ${list}.`,
-            mend: 'Use cutover.mode "flags", or take them away before and bring them back on the new table after the swap.',
-          }
-        : {
-            rule: 'source-dependents',
-            severity: 'warning' as const,
-            message: `${name} cannot be dropped while these point at it: ${list}.`,
-            mend: 'Move them to the new side before the contract, in contract.sql for instance.',
-          },
-    ]
-  })
-}
-
 /** Our sessions run with row_security = off: what a policy would hide is an error there, so it is said before anything begins. */
 export function checkRowSecurity(tables: readonly (TableDescription | undefined)[]): Finding[] {
   return tables.flatMap((found) =>

@@ -9,7 +9,6 @@ import { columnSwaps, dropSteps, replacedColumns, retireSteps, valueSteps } from
 import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import {
-  checkDependents,
   checkKeys,
   checkRowSecurity,
   checkServer,
@@ -21,6 +20,7 @@ import {
 } from './checks.ts'
 import { checkColumns } from './column-checks.ts'
 import { checkDependencies, checkReads } from './depends-on.ts'
+import { checkDependents, followersOf, readDependedOn, type DependedOn } from './dependents.ts'
 import { driftOf, plannedTable, type PlannedTable } from './drift.ts'
 
 export type { Finding } from './checks.ts'
@@ -54,6 +54,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
         const fresh = await describeAll(tx, dialect, names.new)
         const beside = await describeAll(tx, dialect, tablesBeside(migration))
         const constant = await describeAll(tx, dialect, constantTables(migration))
+        const dependedOn = await readDependedOn(tx, dialect, migration)
         const findings = [
           ...checkServer(version),
           ...(await checkRights(tx, dialect, [
@@ -62,10 +63,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             ...beside.map(({ table }) => table),
           ])),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
-          ...checkDependents(
-            migration,
-            old.map(({ found }) => found),
-          ),
+          ...checkDependents(migration, dependedOn),
           ...checkRowSecurity([...old, ...fresh, ...beside, ...constant].map(({ found }) => found)),
           ...migration.mappings.flatMap((mapping) => {
             const source = find(old, mapping.source)
@@ -91,7 +89,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             old.map(({ found }) => found),
           ),
         ]
-        const steps = plannedSteps(dialect, migration)
+        const steps = plannedSteps(dialect, migration, dependedOn)
         return {
           findings,
           server: version.text,
@@ -262,12 +260,17 @@ function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep
   ]
 }
 
-function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
+function plannedSteps(
+  dialect: Dialect,
+  migration: Migration,
+  dependedOn: readonly DependedOn[],
+): PlannedStep[] {
   if (migration.kind === 'column') return plannedColumnSteps(dialect, migration)
   const names = tablesOf(migration)
   const sources = names.old.map(formatTable).join(', ')
   const followed = [...names.old, ...tablesBeside(migration)].map(formatTable).join(', ')
   const targets = names.new.map(formatTable).join(', ')
+  const follow = followersOf(dependedOn)
   return [
     ...of('expand', [...foundationSteps(dialect, migration), ...earlySteps(dialect, migration)]),
     words(
@@ -280,8 +283,8 @@ function plannedSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
     migration.cutover.mode === 'swap'
       ? words(
           'cutover',
-          `Exchange the names of ${sources} and ${targets}`,
-          `ACCESS EXCLUSIVE on both for an instant`,
+          `Exchange the names of ${sources} and ${targets}${follow.names.length > 0 ? `, and take along ${follow.names.join(', ')}` : ''}`,
+          `ACCESS EXCLUSIVE on ${['both', ...follow.tables].join(', ')} for an instant`,
         )
       : words('cutover', `Ramp reads by the flag ${migration.flags.readEnabled}`, 'none'),
     words(

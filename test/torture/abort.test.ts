@@ -66,6 +66,14 @@ const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   backfill: { maxConcurrency: 2, batchSize: 500, rateLimitMs: 0 },
 })
 
+/** What an exchange of names takes along, there and back. */
+const pointingAtItems = `
+  CREATE TABLE stock (item int CONSTRAINT stock_item REFERENCES items ON DELETE CASCADE, n int);
+  INSERT INTO stock SELECT id, 1 FROM items;
+  CREATE VIEW labels WITH (security_barrier) AS SELECT name FROM items; GRANT SELECT ON labels TO PUBLIC;
+  CREATE VIEW short_labels AS SELECT name FROM labels WHERE length(name) < 9;
+  CREATE PUBLICATION sold FOR TABLE items (id, name)`
+
 interface Scene {
   readonly database: TestDatabase
   readonly handle: MigrationHandle
@@ -88,6 +96,7 @@ async function begin(
     COMMENT ON TABLE items IS 'what we sell';
     GRANT SELECT ON items TO PUBLIC;
     INSERT INTO items SELECT i, 'name ' || i, i % 100 FROM generate_series(1, ${rows}) i`)
+  if (mode === 'swap') await database.pool.query(pointingAtItems)
   const before = await inventory(database)
   const { client, address } = await startService(t, database)
   const name = `abort-${randomUUID().slice(0, 8)}`

@@ -54,7 +54,6 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   return {
     table,
     subscriptions: await subscriptionsOf(tx, table),
-    dependents: await dependentsOf(tx, table),
     kind: tableKind(relation),
     rowsEstimated: Math.max(0, Number(relation['rows'])),
     bytes: Number(relation['bytes']),
@@ -69,18 +68,6 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     indexes: searchable.rows.map((row) => JSON.parse(row['columns'] ?? '[]') as string[]),
     triggers: triggers.rows.map((row) => row['tgname'] ?? ''),
   }
-}
-
-/** They know the table itself, not its name: after an exchange of names they would still mean the old one. */
-async function dependentsOf(tx: Transaction, table: TableName): Promise<string[]> {
-  const result = await tx.query(
-    `SELECT format('foreign key %I of %s', conname, conrelid::regclass) AS line FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass($1) AND conrelid <> confrelid AND conparentid = 0 ` +
-      `UNION SELECT format('%s %s', CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, c.oid::regclass) FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid ` +
-      `JOIN pg_class c ON c.oid = r.ev_class WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass($1) AND c.oid <> d.refobjid ` +
-      `UNION SELECT format('publication %I', p.pubname) FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = to_regclass($1) ORDER BY 1`,
-    [quoteTable(table)],
-  )
-  return result.rows.map((row) => row['line'] ?? '')
 }
 
 async function partitionsOf(tx: Transaction, table: TableName): Promise<TableName[]> {
@@ -146,16 +133,16 @@ export const inventory: Dialect['catalog']['inventory'] = async (tx) => {
       WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'v', 'm', 'f') AND ${user}
     UNION ALL SELECT concat_ws(' ', 'index', pg_get_indexdef(indexrelid), 'valid', indisvalid, 'primary', indisprimary, 'identity', indisreplident)
       FROM pg_index JOIN pg_class c ON c.oid = indrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
-    UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(o.oid), 'valid', convalidated)
+    UNION ALL SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(o.oid), 'valid', convalidated, obj_description(o.oid, 'pg_constraint'))
       FROM pg_constraint o JOIN pg_namespace n ON n.oid = connamespace WHERE conrelid <> 0 AND ${user}
     UNION ALL SELECT concat_ws(' ', 'trigger', pg_get_triggerdef(t.oid), tgenabled)
       FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE NOT tgisinternal AND ${user}
-    UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, md5(prosrc), proacl::text) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE ${user}
+    UNION ALL SELECT concat_ws(' ', 'function', p.oid::regprocedure, md5(coalesce(pg_get_function_sqlbody(p.oid), prosrc)), 'owner', proowner::regrole, proacl::text) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE ${user}
     UNION ALL SELECT concat_ws(' ', 'sequence', seqrelid::regclass, seqtypid::regtype, seqincrement)
       FROM pg_sequence JOIN pg_class c ON c.oid = seqrelid JOIN pg_namespace n ON n.oid = relnamespace WHERE ${user}
     UNION ALL SELECT concat_ws(' ', 'view', c.oid::regclass, pg_get_viewdef(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('v', 'm') AND ${user}
     UNION ALL SELECT concat_ws(' ', 'policy', schemaname || '.' || tablename, policyname, permissive, roles::text, cmd, qual, with_check) FROM pg_policies
-    UNION ALL SELECT concat_ws(' ', 'publication', pubname, schemaname || '.' || tablename) FROM pg_publication_tables
+    UNION ALL SELECT concat_ws(' ', 'publication', to_jsonb(t)::text) FROM pg_publication_tables t
     UNION ALL SELECT concat_ws(' ', 'statistics', pg_get_statisticsobjdef(s.oid)) FROM pg_statistic_ext s`)
   return result.rows.map((row) => row['line'] ?? '').sort()
 }

@@ -3,7 +3,7 @@ import { formatTable } from '../../core/link.ts'
 import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
 import type { Database, Transaction } from '../database.ts'
 import { createLinkLogs } from './dependencies.ts'
-import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { fitIdentifier, quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { forget, isNoted, note, relationExists } from './journal.ts'
 import {
   createAuthored,
@@ -13,6 +13,7 @@ import {
   triggerName,
   type OurTable,
 } from './objects.ts'
+import { handOnSequences } from './sequences.ts'
 import { check as checkTriggers, install, remove, triggerStatements } from './triggers.ts'
 
 /**
@@ -288,6 +289,10 @@ export const dropTable: Dialect['ddl']['dropTable'] = (table) =>
     id: `drop-table ${formatTable(table)}`,
     title: `Drop ${formatTable(table)}`,
     sql: [`DROP TABLE ${quoteTable(table)}`],
+    run: async (tx) => {
+      await handOnSequences(tx, table)
+      await tx.query(`DROP TABLE ${quoteTable(table)}`)
+    },
     lock: `ACCESS EXCLUSIVE on ${formatTable(table)}; there is no way back from here`,
     inspect: async (tx) => ((await relationExists(tx, quoteTable(table))) ? 'absent' : 'present'),
   })
@@ -315,8 +320,27 @@ export const registerTables: Dialect['ddl']['registerTables'] = (tables) => ({
     ),
 })
 
-export const lockExclusively: Dialect['ddl']['lockExclusively'] = async (tx, tables) => {
-  await tx.query(`LOCK TABLE ${tables.map(quoteTable).join(', ')} IN ACCESS EXCLUSIVE MODE`)
+/**
+ * What depends on the tables comes first: whoever uses a view locks the view before the table below it. In one message, and within
+ * one lock_timeout, because a session that waits for the first lock while we wait for the last must not reach its deadlock_timeout.
+ */
+export const lockExclusively: Dialect['ddl']['lockExclusively'] = async (tx, tables, dependents = []) => {
+  const statements = [
+    ...dependents.flatMap(({ lock }) => (lock === undefined ? [] : [lock])),
+    ...tables.map((table) => `LOCK TABLE ${quoteTable(table)} IN ACCESS EXCLUSIVE MODE`),
+  ]
+  const body = `DECLARE
+  whole int := (SELECT setting FROM pg_settings WHERE name = 'lock_timeout');
+  until timestamptz := clock_timestamp() + whole * interval '1 millisecond';
+  statement text;
+BEGIN
+  FOREACH statement IN ARRAY ARRAY[${statements.map(quoteLiteral).join(', ')}] LOOP
+    PERFORM set_config('lock_timeout', greatest(1, extract(epoch FROM until - clock_timestamp()) * 1000)::int::text, true);
+    EXECUTE statement;
+  END LOOP;
+  PERFORM set_config('lock_timeout', whole::text, true);
+END`
+  await tx.query(`DO ${quoteLiteral(body)}`)
 }
 
 export const lockAgainstWrites: Dialect['ddl']['lockAgainstWrites'] = async (tx, tables) => {

@@ -7,9 +7,11 @@ import * as columns from './columns.ts'
 import * as columnSwap from './column-swap.ts'
 import * as compare from './compare.ts'
 import * as copy from './copy.ts'
+import * as dependents from './dependents.ts'
 import * as ddl from './ddl.ts'
 import * as errors from './errors.ts'
 import * as flags from './flags.ts'
+import { misfits } from './misfits.ts'
 import { ourTable, scopeOf } from './objects.ts'
 import { exists, read } from './journal.ts'
 import * as parity from './parity.ts'
@@ -24,6 +26,7 @@ export const postgres: Dialect = {
   ddl: { ...ddl, advanceSequences },
   access,
   columns: { ...columns, ...columnSwap },
+  dependents: { ...dependents, misfits },
   triggers,
   journal: { exists, read },
   definitions: {

@@ -57,3 +57,20 @@ async function sequencesOf(tx: Transaction, table: TableName): Promise<ColumnSeq
     isIndexed: row['indexed'] === 't',
   }))
 }
+
+/**
+ * A serial's sequence goes with the table that owns it, and keeps the table from being dropped while the new table takes its numbers
+ * from it: it is given to the column that uses it, or to nobody where owner or schema do not allow that.
+ */
+export async function handOnSequences(tx: Transaction, table: TableName): Promise<void> {
+  const result = await tx.query(
+    `SELECT DISTINCT ON (s.oid) format('%I.%I', n.nspname, s.relname) AS name, format('%I.%I.%I', m.nspname, c.relname, a.attname) AS user, ` +
+      `s.relowner = c.relowner AND s.relnamespace = c.relnamespace AS fits FROM pg_depend o JOIN pg_class s ON s.oid = o.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace ` +
+      `JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid JOIN pg_attrdef f ON f.oid = d.objid AND f.adrelid <> o.refobjid ` +
+      `JOIN pg_class c ON c.oid = f.adrelid JOIN pg_namespace m ON m.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum ` +
+      `WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass AND o.refobjid = to_regclass($1) AND o.deptype = 'a' ORDER BY s.oid, fits DESC, 2`,
+    [quoteTable(table)],
+  )
+  for (const row of result.rows)
+    await tx.query(`ALTER SEQUENCE ${row['name']} OWNED BY ${row['fits'] === 't' ? row['user'] : 'NONE'}`)
+}

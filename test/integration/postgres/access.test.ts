@@ -176,7 +176,7 @@ describe.each(postgresVersions())('access on PostgreSQL %s', (version) => {
     )
     await expect(gate(m)).rejects.toMatchObject({
       code: 'CUTOVER.NOT_CARRIED',
-      message: 'The old side has what the new one lacks: public.people: policy by_name.',
+      message: 'The new side lacks what the old one has: public.people: policy by_name.',
       mend: expect.stringContaining(
         'CREATE POLICY by_name ON public.people AS PERMISSIVE FOR SELECT TO PUBLIC USING (…);',
       ) as string,

@@ -1,7 +1,7 @@
 import { describe, expect, test, type TestContext } from 'vitest'
 import { movePrimary } from '../../../src/ddl/move-primary.ts'
+import { runStep } from '../../../src/ddl/run-step.ts'
 import { swapNames } from '../../../src/ddl/swap.ts'
-import { checkDependents } from '../../../src/plan/checks.ts'
 import { watch, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
 
@@ -82,28 +82,24 @@ describe.each(postgresVersions())('sequences on PostgreSQL %s', (version) => {
     expect(await m.value(`SELECT id FROM users WHERE name = 'new'`)).toBe('0')
   })
 
-  test('what points at the source is refused by the plan of a swap, and said in that of flags', async (t) => {
-    const m = await prepare(t, version, 'swap')
-    await m.sql(
-      `CREATE TABLE orders (id int PRIMARY KEY, user_id int CONSTRAINT orders_user REFERENCES users); CREATE VIEW names AS SELECT name FROM users;
-       CREATE MATERIALIZED VIEW kept AS SELECT count(*) FROM users; CREATE PUBLICATION p FOR TABLE users; ALTER TABLE users ADD boss int REFERENCES users`,
+  test('a sequence that the old table owns stays when it is dropped, with the column that uses it', async (t) => {
+    const m = await withBothSides(
+      t,
+      version,
+      `CREATE TABLE users (id serial PRIMARY KEY, seen serial, name text); INSERT INTO users (name) VALUES ('a'), ('b');
+       CREATE TABLE people (id bigint PRIMARY KEY DEFAULT nextval('users_id_seq'), name text)`,
+      {
+        mappings: [
+          { source: 'users', target: 'people', key: { id: 'id' }, columns: { name: true }, reverse: false },
+        ],
+      },
     )
-    const found = await m.database.transaction((tx) =>
-      m.database.dialect.catalog.describeTable(tx, { schema: 'public', name: 'users' }),
-    )
-    expect(found?.dependents).toEqual([
-      'foreign key orders_user of orders',
-      'materialized view kept',
-      'publication p',
-      'view names',
-    ])
-    expect(checkDependents(m.migration, [found])).toMatchObject([
-      { rule: 'swap-dependents', severity: 'refusal' },
-    ])
-    const flags = { ...m.migration, cutover: { ...m.migration.cutover, mode: 'flags' as const } }
-    expect(checkDependents(flags, [found])).toMatchObject([
-      { rule: 'source-dependents', severity: 'warning' },
-    ])
-    await m.sql('DROP PUBLICATION p')
+    await m.backfill()
+    await m.database.transaction((tx) => m.database.dialect.triggers.remove(tx, m.place.scope, m.forward))
+    const drop = m.database.dialect.ddl.dropTable({ schema: 'public', name: 'users' })
+    expect((await runStep(m.place, drop, [], watch)).did).toBe('applied')
+    expect(await m.value(`SELECT pg_get_serial_sequence('people', 'id')`)).toBe('public.users_id_seq')
+    expect(await m.value(`SELECT to_regclass('users_seen_seq')`)).toBe(null)
+    expect(await m.value(`INSERT INTO people (name) VALUES ('c') RETURNING id`)).toBe('3')
   })
 })
