@@ -111,6 +111,16 @@ const checkNow = (deferred: readonly string[]): string[] =>
         `SET CONSTRAINTS ${deferred.join(', ')} DEFERRED;`,
       ]
 
+/** Whoever meets a row of the running chunk would wait for the chunk's end, mostly in vain: chunks last longer than maxWaitMs. */
+const maxWaitForChunkMs = 2
+
+/** How long to wait for a lock on the new side, as SQL. A shorter wait is always right: what was not waited for is in the log. */
+function longestWait({ scope, group, settings: { maxWaitMs } }: FunctionSpec): string {
+  if (group.direction === 'reverse') return `'${maxWaitMs}ms'`
+  const isCopying = `EXISTS (SELECT FROM ${ourTable(scope, 'ranges')} WHERE purpose = 'backfill' AND NOT done)`
+  return `CASE WHEN ${isCopying} THEN '${Math.min(maxWaitMs, maxWaitForChunkMs)}ms' ELSE '${maxWaitMs}ms' END`
+}
+
 function functionBody(spec: FunctionSpec): string {
   const { group, event, mode, settings, watched } = spec
   if (event === 'truncate')
@@ -136,7 +146,7 @@ BEGIN
   SELECT ${collect} INTO ${arrays.join(', ')} FROM (${changedKeys(spec)}) AS _crossfade_q;
   BEGIN
     PERFORM set_config('${applyingSetting}', ${quoteLiteral(spec.scope.migration)}, true);
-    PERFORM set_config('lock_timeout', '${settings.maxWaitMs}ms', true);
+    PERFORM set_config('lock_timeout', ${longestWait(spec)}, true);
     ${[...apply, ...logGone(spec, arrays), ...checkNow(spec.deferred)].join('\n    ')}
     PERFORM set_config('${applyingSetting}', _crossfade_outer, true);
   EXCEPTION WHEN OTHERS THEN
