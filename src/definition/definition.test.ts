@@ -90,6 +90,13 @@ describe('a definition', () => {
     ).toMatchObject({ rateLimitMs: 7 })
   })
 
+  test('leaves names that begin as ours do to us', () => {
+    const [mapping] = smallest.mappings
+    expect(() =>
+      resolveMigration({ ...smallest, mappings: [{ ...mapping, columns: { _crossfade_k1: '1' } }] } as never),
+    ).toThrow(/begins with _crossfade_/)
+  })
+
   test('is the same again after its own defaults were written down', () => {
     const resolved = resolveMigration(smallest)
     expect(resolveMigration(JSON.parse(JSON.stringify(resolved)))).toEqual(resolved)

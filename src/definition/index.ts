@@ -107,7 +107,7 @@ function invalid(findings: readonly Finding[]): CrossfadeError {
 
 type Issue = z.core.$ZodIssue
 
-/** A union's own message says nothing; the issues of its closest branch do. */
+/** A union's own message says nothing, and that of a wrong key as little; the issues within do. */
 function flattenIssue(issue: Issue, above: PropertyKey[]): Finding[] {
   const path = [...above, ...issue.path]
   if (issue.code === 'invalid_union' && issue.errors.length > 0) {
@@ -118,6 +118,8 @@ function flattenIssue(issue: Issue, above: PropertyKey[]): Finding[] {
     ]
     return [{ path: formatPath(path), problem: expected.join(', or ') }]
   }
+  if (issue.code === 'invalid_key')
+    return issue.issues.map((inner) => ({ path: formatPath(path), problem: inner.message }))
   return [{ path: formatPath(path), problem: issue.message }]
 }
 

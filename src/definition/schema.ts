@@ -13,6 +13,9 @@ const identifier = z
     error: 'is longer than the 63 bytes that the database keeps of a name',
   })
   .refine((name) => !name.includes('\0'), { error: 'contains a NUL character' })
+  .refine((name) => !name.startsWith('_crossfade_'), {
+    error: 'begins with _crossfade_, as what Crossfade makes itself does',
+  })
 
 const duration = z
   .union([z.string().regex(durationPattern), z.number().nonnegative()])

@@ -64,6 +64,9 @@ export function describeRejection(error: unknown): string {
   return [`SQLSTATE ${error.code}`, ...place].join(', ')
 }
 
+/** Classes whose messages name things, and never quote a row: what a function RAISEs says whatever its author wanted. */
+const namesOnly = /^(0A|25|26|28|2B|34|3D|3F|40|42|54)/
+
 /** Any error as one of ours; ours pass unchanged. */
 export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
   if (isCrossfadeError(error)) return error
@@ -122,7 +125,9 @@ export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
     return new CrossfadeError({
       kind: 'refused',
       code: 'DATABASE.STATEMENT_REFUSED',
-      message: `${what}: ${error.message} (SQLSTATE ${error.code}).`,
+      message: namesOnly.test(error.code ?? '')
+        ? `${what}: ${error.message} (SQLSTATE ${error.code}).`
+        : `${what}: refused (${describeRejection(error)}); the server’s log has its words, which may quote rows.`,
       mend: 'Correct the definition; `crossfade plan` shows every statement.',
       details,
     })
