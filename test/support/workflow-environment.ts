@@ -52,7 +52,15 @@ export interface Life {
   /** Lets time pass until the end. */
   result(): Promise<MigrationResult>
   /** Every run of this migration, the newest first. */
-  histories(): Promise<{ runId: string; events: number; status: string }[]>
+  histories(): Promise<History[]>
+}
+
+export interface History {
+  readonly runId: string
+  readonly events: number
+  /** As the server counted it when it began the last task. */
+  readonly bytes: number
+  readonly status: string
 }
 
 export interface WorkflowEnvironment {
@@ -97,7 +105,8 @@ export const withoutHolds = {
 
 let isInstalled = false
 
-function installRuntime(): void {
+/** Once in a process: Temporal says nothing but its errors. */
+export function installRuntime(): void {
   if (isInstalled) return
   isInstalled = true
   Runtime.install({
@@ -273,11 +282,11 @@ function liveWith(environment: TestWorkflowEnvironment, migration: Migration, wo
     },
     result: () => bounded(() => handle.result()),
     async histories() {
-      const found: { runId: string; events: number; status: string }[] = []
+      const found: History[] = []
       let runId: string | undefined = (await handle.describe()).runId
       while (runId !== undefined) {
-        const { events, status, before } = await look(workflow.getHandle(workflowId, runId))
-        found.push({ runId, events, status })
+        const { before, ...history } = await look(workflow.getHandle(workflowId, runId))
+        found.push({ runId, ...history })
         runId = before
       }
       return found
@@ -286,10 +295,15 @@ function liveWith(environment: TestWorkflowEnvironment, migration: Migration, wo
   return life
 }
 
-async function look(
-  run: WorkflowHandle,
-): Promise<{ events: number; status: string; before: string | undefined }> {
+async function look(run: WorkflowHandle): Promise<Omit<History, 'runId'> & { before: string | undefined }> {
   const events = (await run.fetchHistory()).events ?? []
   const before = events[0]?.workflowExecutionStartedEventAttributes?.continuedExecutionRunId
-  return { events: events.length, status: (await run.describe()).status.name, before: before || undefined }
+  const sizes = events.map((event) => Number(event.workflowTaskStartedEventAttributes?.historySizeBytes ?? 0))
+  const bytes = Math.max(0, ...sizes)
+  return {
+    events: events.length,
+    bytes,
+    status: (await run.describe()).status.name,
+    before: before || undefined,
+  }
 }
