@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import pg from 'pg'
 import { resolveMigration } from '../src/definition/index.ts'
-import { createItems, expand, median, secondsOf, withServer, type Bench } from './support.ts'
+import { createItems, expand, ratioOf, secondsOf, withServer, type Bench } from './support.ts'
 
 const migration = resolveMigration({
   name: 'bench',
@@ -76,7 +76,7 @@ export const column: Bench = {
       }
       return {
         samples,
-        ratios: { vsChunkedUpdate: median(samples.rowsPerSec) / median(samples.chunkedUpdateRowsPerSec) },
+        ratios: { vsChunkedUpdate: ratioOf(samples.rowsPerSec, samples.chunkedUpdateRowsPerSec) },
       }
     }),
 }

@@ -4,9 +4,10 @@ import { backfill } from './backfill.ts'
 import { column } from './column.ts'
 import { latency } from './latency.ts'
 import { median, type Bench } from './support.ts'
+import { resume } from './resume.ts'
 import { verify } from './verify.ts'
 
-const benches: Readonly<Record<string, Bench>> = { backfill, column, latency, verify }
+const benches: Readonly<Record<string, Bench>> = { backfill, column, latency, resume, verify }
 
 const usage = (): string =>
   [

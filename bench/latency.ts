@@ -1,89 +1,100 @@
 import type pg from 'pg'
-import { setTimeout as delay } from 'node:timers/promises'
-import { Latencies } from '../src/demo/latencies.ts'
-import { createItems, expandItems, median, withServer, type Bench, type Stage } from './support.ts'
+import { nextChunkRows, restAfterChunkMs } from '../src/core/chunk-size.ts'
+import { rest } from '../src/copy/workplace.ts'
+import type { Migration } from '../src/definition/index.ts'
+import { runApplication } from './application.ts'
+import { createItems, expandItems, ratioOf, reshaped, withServer, type Bench } from './support.ts'
 
 const ratePerSec = 300
-const chasesPerSec = 50
-const windowMs = 10_000
+const longestWindowMs = 7_000
 
-/** Single-row updates at a steady rate, timed from when each was due: a stall counts for all that it held up. */
-async function load(pool: pg.Pool, rate: number, signal: AbortSignal, key: () => number): Promise<Latencies> {
-  const latencies = new Latencies()
-  const startedAt = performance.now()
-  const running: Promise<void>[] = []
-  for (let n = 0; !signal.aborted; n++) {
-    const due = startedAt + (n * 1000) / rate
-    if (due > performance.now()) await delay(due - performance.now())
-    running.push(
-      pool
-        .query('UPDATE items SET amount = amount + 1, updated_at = now() WHERE id = $1', [key()])
-        .then(() => latencies.add(performance.now() - due)),
-    )
-  }
-  await Promise.all(running)
-  return latencies
-}
-
-const anyOf = (rows: number) => (): number => 1 + Math.floor(Math.random() * rows)
-
-/** A number just ahead of where a lane is: the rows that the running chunk reads. */
-async function followLane(
-  stage: Stage,
+/** What any copying costs on this machine: plain INSERT … SELECT with the pauses of the profile, no trigger, nobody to chase. */
+async function copyPlainly(
   pool: pg.Pool,
   rows: number,
+  settings: Migration['backfill'],
   signal: AbortSignal,
-  set: (key: number) => void,
 ): Promise<void> {
-  const ranges = `"${stage.place.scope.schema}".ranges`
-  while (!signal.aborted) {
-    const { rows: found } = await pool.query<{ at: string | null }>(
-      `SELECT (coalesce(cursor_key, lower_key))[1] AS at FROM ${ranges} WHERE purpose = 'backfill' AND lane IS NOT NULL AND NOT done ORDER BY random() LIMIT 1`,
+  let chunkRows = settings.batchSize
+  for (let from = 0; from < rows && !signal.aborted;) {
+    const startedAt = performance.now()
+    await pool.query(`INSERT INTO plain ${reshaped} WHERE id > $1 AND id <= $2`, [from, from + chunkRows])
+    const tookMs = performance.now() - startedAt
+    from += chunkRows
+    chunkRows = nextChunkRows(
+      { askedRows: chunkRows, tookMs, full: true },
+      { targetChunkMs: settings.targetChunkMs, maxRows: settings.maxBatchSize },
     )
-    const at = found[0]?.at
-    if (at) set(Math.min(rows, Number(at)))
-    await delay(10)
+    await rest(restAfterChunkMs(tookMs, settings.profile, settings.rateLimitMs), signal)
   }
 }
 
 export const latency: Bench = {
-  summary: `the application's p99 under ${ratePerSec} transactions a second, quiet and while gentle copies`,
+  summary: `the application's p99 under ${ratePerSec} transactions a second: quiet, and while profile gentle copies`,
   rows: 1_000_000,
   runs: 3,
   run: ({ rows, runs, say }) =>
     withServer(async (pool, url) => {
       say(`making ${rows} rows`)
       await createItems(pool, rows)
-      const samples = { quietP99Ms: [] as number[], p99Ms: [] as number[], chaserP99Ms: [] as number[] }
-      const during = Math.min(windowMs, Math.max(500, rows / 100))
+      const samples = {
+        quietP50Ms: [] as number[],
+        quietP99Ms: [] as number[],
+        plainP99Ms: [] as number[],
+        p50Ms: [] as number[],
+        p99Ms: [] as number[],
+        chaserP99Ms: [] as number[],
+        quietUnflushedP99Ms: [] as number[],
+        unflushedP99Ms: [] as number[],
+        chaserUnflushedP99Ms: [] as number[],
+        copiedRowsPerSec: [] as number[],
+      }
+      const forMs = Math.min(longestWindowMs, Math.max(500, rows / 100))
+      const application = { url, rows, forMs, ratePerSec }
+      // Its commits do not wait for the disk: what is left are the processor and locks.
+      const unflushed = { ...application, url: `${url}?options=-c%20synchronous_commit%3Doff` }
       say('warming up')
-      await load(pool, ratePerSec, AbortSignal.timeout(during / 2), anyOf(rows))
+      await runApplication({ ...application, forMs: forMs / 2 })
       for (let run = 1; run <= runs; run++) {
         say(`run ${run} of ${runs}`)
-        samples.quietP99Ms.push(
-          (await load(pool, ratePerSec, AbortSignal.timeout(during), anyOf(rows))).percentile(99),
-        )
+        const quiet = await runApplication(application)
+        samples.quietP50Ms.push(quiet.p50Ms)
+        samples.quietP99Ms.push(quiet.p99Ms)
+        samples.quietUnflushedP99Ms.push((await runApplication(unflushed)).p99Ms)
         const stage = await expandItems(url, 'gentle')
         try {
           const end = new AbortController()
-          let place = 1
-          const copying = stage.copy(end.signal).finally(() => end.abort())
-          const timer = setTimeout(() => end.abort(), during)
-          const [all, chasers] = await Promise.all([
-            load(pool, ratePerSec, end.signal, anyOf(rows)),
-            load(pool, chasesPerSec, end.signal, () =>
-              Math.min(rows, place + Math.floor(Math.random() * 5_000)),
-            ),
-            followLane(stage, pool, rows, end.signal, (key) => (place = key)),
-            copying,
-          ])
-          clearTimeout(timer)
-          samples.p99Ms.push(all.percentile(99))
-          samples.chaserP99Ms.push(chasers.percentile(99))
+          const copying = stage.copy(end.signal)
+          const ranges = `"${stage.place.scope.schema}".ranges`
+          const times = await runApplication({ ...application, ranges })
+          const timesUnflushed = await runApplication({ ...unflushed, ranges })
+          end.abort()
+          samples.copiedRowsPerSec.push(((await copying) * 1000) / (2 * forMs))
+          samples.p50Ms.push(times.p50Ms)
+          samples.p99Ms.push(times.p99Ms)
+          samples.chaserP99Ms.push(times.chaserP99Ms)
+          samples.unflushedP99Ms.push(timesUnflushed.p99Ms)
+          samples.chaserUnflushedP99Ms.push(timesUnflushed.chaserP99Ms)
         } finally {
           await stage.close()
         }
+        const end = new AbortController()
+        await pool.query('CREATE TABLE plain AS SELECT * FROM (' + reshaped + ') AS s LIMIT 0')
+        await pool.query('ALTER TABLE plain ADD PRIMARY KEY (id)')
+        const copying = copyPlainly(pool, rows, stage.migration.backfill, end.signal)
+        samples.plainP99Ms.push((await runApplication(application)).p99Ms)
+        end.abort()
+        await copying
+        await pool.query('DROP TABLE plain')
       }
-      return { samples, ratios: { p99VsQuiet: median(samples.p99Ms) / median(samples.quietP99Ms) } }
+      return {
+        samples,
+        ratios: {
+          p99VsQuiet: ratioOf(samples.p99Ms, samples.quietP99Ms),
+          plainP99VsQuiet: ratioOf(samples.plainP99Ms, samples.quietP99Ms),
+          p99VsPlain: ratioOf(samples.p99Ms, samples.plainP99Ms),
+          unflushedP99VsQuiet: ratioOf(samples.unflushedP99Ms, samples.quietUnflushedP99Ms),
+        },
+      }
     }),
 }

@@ -78,7 +78,10 @@ const targetColumns = {
 /** The rows of the new side: the same expressions that the definition has. */
 export const reshaped = `SELECT id, code, (amount * 100)::bigint AS amount_cents, note, updated_at FROM items`
 
-function itemsMigration(profile: 'gentle' | 'fast'): Migration {
+export function itemsMigration(
+  backfill: NonNullable<DefinitionInput['backfill']>,
+  more: Partial<DefinitionInput> = {},
+): Migration {
   const definition: DefinitionInput = {
     name: 'bench',
     kind: 'table',
@@ -101,7 +104,8 @@ function itemsMigration(profile: 'gentle' | 'fast'): Migration {
         },
       ],
     },
-    backfill: { profile },
+    backfill,
+    ...more,
   }
   return resolveMigration(definition)
 }
@@ -122,7 +126,7 @@ export interface Stage {
 const watch = { signal: new AbortController().signal, report: () => undefined }
 
 export const expandItems = (url: string, profile: 'gentle' | 'fast'): Promise<Stage> =>
-  expand(url, itemsMigration(profile))
+  expand(url, itemsMigration({ profile }))
 
 export async function expand(url: string, migration: Migration): Promise<Stage> {
   const database = await openDatabase('default', { url, maxConnections: 16 })
