@@ -197,8 +197,16 @@ describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL 
 
     await m.sql('UPDATE users SET score = 1 WHERE score = 13')
     await m.backfill({ lanes: 2 })
-    await m.drain()
-    await m.drain(m.reverse)
+    // What was refused waits longer each time; now that its reason is gone, it need not.
+    for (const group of [m.forward, m.reverse]) {
+      await m.sql(`UPDATE _crossfade_m.changes_${group.id} SET due_at = '-infinity'`)
+      await m.drain(group).catch(async (error: unknown) => {
+        process.stderr.write(
+          `torture: left in ${group.id}: ${JSON.stringify((await m.log(group)).slice(0, 5))}\n`,
+        )
+        throw error
+      })
+    }
     const wrong = await m.sql(
       `SELECT * FROM users WHERE first IS DISTINCT FROM split_part(name, ' ', 1) OR last IS DISTINCT FROM nullif(split_part(name, ' ', 2), '')
          OR share IS DISTINCT FROM 100 / (score - 13) OR tag IS DISTINCT FROM coalesce(tag_written, upper(email)) OR first = 'lost' LIMIT 10`,
