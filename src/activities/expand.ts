@@ -1,9 +1,10 @@
-import { resolveGroups, everyTable, tablesOf } from '../copy/groups.ts'
+import { resolveGroups, everyTable } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { DdlStep } from '../database/index.ts'
 import { fingerprint, type Migration } from '../definition/index.ts'
-import { captureSteps, completionSteps, foundationSteps } from '../ddl/expand-steps.ts'
+import { completeTargets } from '../ddl/complete.ts'
+import { captureSteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { assertCaptured } from '../sync/capture.ts'
@@ -59,15 +60,10 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
     async complete(ref, around) {
       const { place, migration, groups } = await around.enter(ref)
       const { dialect } = place.database
-      const summary = await runSteps(
-        place,
-        completionSteps(dialect, migration),
-        tablesOf(migration).new,
-        around,
-      )
+      const outcomes = await completeTargets(place, migration, groups, around)
       for (const group of groups.forward)
         for (const { link } of group.links) await dialect.ddl.analyze(place.database, link.target.table)
-      return summary
+      return { steps: outcomes.map(({ title, did, tookMs }) => ({ title, did, tookMs })) }
     },
 
     async checkCapture(ref, around) {

@@ -21,7 +21,6 @@ export function earlySteps({ ddl }: Dialect, migration: Migration): DdlStep[] {
   return migration.expand.tables.flatMap((table) => [
     ...table.indexes.filter((index) => index.unique || isEager).map((index) => ddl.createIndex(table, index)),
     ...table.checks.flatMap((check) => ddl.addCheck(table, check)),
-    ...(isEager ? table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)) : []),
   ])
 }
 
@@ -42,17 +41,18 @@ export function captureSteps(dialect: Dialect, migration: Migration, groups: Gro
 }
 
 /**
- * What is cheaper on a full table than during the copy: plain indexes and foreign keys. All must be there before cutover. An index
- * over a new column would also keep the backfill's updates from being HOT.
+ * What is cheaper on a full table than during the copy: plain indexes. And foreign keys, always: while rows are copied in the order of
+ * their keys, a row may come before the one that it references. All must be there before cutover. An index over a new column would
+ * also keep the backfill's updates from being HOT.
  */
 export function completionSteps(dialect: Dialect, migration: Migration): DdlStep[] {
   const { ddl } = dialect
   const { columnIndexes = [] } = migration.expand
   if (migration.kind === 'column')
     return [...columnIndexes.map((index) => ddl.createIndex(index, index)), ...twinSteps(dialect, migration)]
-  if (migration.expand.indexes === 'before-backfill') return []
+  const isLate = migration.expand.indexes === 'after-backfill'
   return migration.expand.tables.flatMap((table) => [
-    ...table.indexes.filter((index) => !index.unique).map((index) => ddl.createIndex(table, index)),
+    ...table.indexes.filter((index) => isLate && !index.unique).map((index) => ddl.createIndex(table, index)),
     ...table.foreignKeys.flatMap((key) => ddl.addForeignKey(table, key)),
   ])
 }

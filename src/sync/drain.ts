@@ -60,10 +60,16 @@ export function notDrained(group: SyncGroup, pending: number, reason: string | u
     kind: 'unavailable',
     code: 'CUTOVER.NOT_DRAINED',
     message: `The change log ${group.id} still holds ${pending} keys${reason === undefined ? '' : `; the other side refuses one: ${reason}`}.`,
-    mend:
-      reason === undefined
-        ? 'It is tried again by itself when the appliers have caught up.'
-        : 'Correct the row or the constraint that it names; the key is copied again by itself.',
+    mend: mendOf(reason),
     details: { pending, ...(reason === undefined ? {} : { reason }) },
   })
+}
+
+function mendOf(reason: string | undefined): string {
+  if (reason === undefined) return 'It is tried again by itself when the appliers have caught up.'
+  const mend = 'Correct the row or the constraint that it names; the key is copied again by itself.'
+  // Rows are written one after the other there, each as its source says now.
+  return reason.includes('23505')
+    ? `${mend} If rows have exchanged their unique values, set one of them aside there (UPDATE it to a value that no row has), or make the constraint DEFERRABLE.`
+    : mend
 }

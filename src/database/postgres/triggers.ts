@@ -52,8 +52,7 @@ interface FunctionSpec {
   readonly event: Event
   readonly mode: TriggerMode
   readonly settings: SyncSettings
-  /** Constraints of the targets that are initially deferred, as they are written in SQL. */
-  readonly deferred: readonly string[]
+  readonly deferred: readonly Deferrable[]
 }
 
 /** The changed keys of the statement, old and new, each once. */
@@ -102,14 +101,29 @@ function logGone(spec: FunctionSpec, arrays: string[]): string[] {
   ]
 }
 
-/** A constraint of the new side that would only be checked at COMMIT would fail the application's COMMIT: it is checked here. */
-const checkNow = (deferred: readonly string[]): string[] =>
-  deferred.length === 0
-    ? []
-    : [
-        `SET CONSTRAINTS ${deferred.join(', ')} IMMEDIATE;`,
-        `SET CONSTRAINTS ${deferred.join(', ')} DEFERRED;`,
-      ]
+/** A constraint of the targets that may be checked at COMMIT only, as it is written in SQL. */
+interface Deferrable {
+  readonly name: string
+  readonly isInitiallyDeferred: boolean
+}
+
+/**
+ * A constraint of the new side that would only be checked at COMMIT would fail the application's COMMIT: it is checked here. One that
+ * the application has deferred with all others (SET CONSTRAINTS ALL) was never meant by it, and stays immediate.
+ */
+function checkNow(deferred: readonly Deferrable[]): string[] {
+  const set = (constraints: readonly Deferrable[], when: string): string[] =>
+    constraints.length === 0
+      ? []
+      : [`SET CONSTRAINTS ${constraints.map(({ name }) => name).join(', ')} ${when};`]
+  return [
+    ...set(deferred, 'IMMEDIATE'),
+    ...set(
+      deferred.filter(({ isInitiallyDeferred }) => isInitiallyDeferred),
+      'DEFERRED',
+    ),
+  ]
+}
 
 /** Whoever meets a row of the running chunk would wait for the chunk's end, mostly in vain: chunks last longer than maxWaitMs. */
 const maxWaitForChunkMs = 2
@@ -176,13 +190,18 @@ function dependencyBody(scope: Scope, group: SyncGroup, index: number, event: Ev
 END`
 }
 
-async function deferredConstraints(tx: Transaction, group: SyncGroup): Promise<string[]> {
+/** The targets' own, and those of other tables that point at them and are deferred whoever asks. */
+async function deferredConstraints(tx: Transaction, group: SyncGroup): Promise<Deferrable[]> {
   const result = await tx.query(
-    `SELECT DISTINCT format('%I.%I', n.nspname, o.conname) AS name FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace ` +
-      `WHERE o.condeferred AND ARRAY[o.conrelid, o.confrelid] && ARRAY(SELECT to_regclass(t)::oid FROM unnest($1::text[]) AS t) ORDER BY 1`,
+    `SELECT DISTINCT format('%I.%I', n.nspname, o.conname) AS name, o.condeferred FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace, ` +
+      `(SELECT array_agg(to_regclass(t)::oid) AS targets FROM unnest($1::text[]) AS t) w ` +
+      `WHERE o.condeferrable AND (o.conrelid = ANY (targets) OR o.condeferred AND o.confrelid = ANY (targets)) ORDER BY 1`,
     [group.links.map(({ link }) => quoteTable(link.target.table))],
   )
-  return result.rows.map((row) => row['name'] ?? '')
+  return result.rows.map((row) => ({
+    name: row['name'] ?? '',
+    isInitiallyDeferred: row['condeferred'] === 't',
+  }))
 }
 
 /**
@@ -209,7 +228,7 @@ function createFunction(scope: Scope, name: string, body: string, path: string):
 /** What the functions take from the session and the catalogue at the time of their installation. */
 interface InstalledFrom {
   readonly path: string
-  readonly deferred: readonly string[]
+  readonly deferred: readonly Deferrable[]
 }
 
 /** A table that a group's triggers stand on, and how they are called. */
@@ -226,7 +245,7 @@ interface Followed {
 type Mode = {
   readonly mode: TriggerMode
   readonly settings: SyncSettings
-  readonly deferred: readonly string[]
+  readonly deferred: readonly Deferrable[]
 }
 
 const sources = (scope: Scope, group: SyncGroup, { mode, settings, deferred }: Mode): Followed[] =>
