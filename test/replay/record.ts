@@ -15,6 +15,7 @@ import type { DefinitionInput } from '../../src/index.ts'
 import { createWorker } from '../../src/worker.ts'
 import { searchAttributeNames } from '../../src/workflows/search-attributes.ts'
 import { workflowIdOf } from '../../src/workflows/messages.ts'
+import { keepCode } from './keep-code.ts'
 
 /**
  * Records the histories that `replay.test.ts` replays: `npm run record-histories`. Each case is a real migration of a small table
@@ -176,6 +177,7 @@ const client = await connectCrossfade({ address: temporal.address })
 const connection = await Connection.connect({ address: temporal.address })
 const raw = new Client({ connection })
 mkdirSync(folder, { recursive: true })
+keepCode(version)
 try {
   for (const [name, run] of Object.entries(cases)) {
     const migration = `recorded-${name}`

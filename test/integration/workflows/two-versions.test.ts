@@ -1,0 +1,178 @@
+import { randomUUID } from 'node:crypto'
+import { rmSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { bundleWorkflowCode, NativeConnection, Worker, type WorkflowBundle } from '@temporalio/worker'
+import { Client, Connection } from '@temporalio/client'
+import { beforeAll, describe, expect, inject, test, type TestContext } from 'vitest'
+import { createActivities } from '../../../src/activities/index.ts'
+import { connectCrossfade } from '../../../src/client.ts'
+import { openDatabase, type Database } from '../../../src/database/index.ts'
+import type { DefinitionInput } from '../../../src/index.ts'
+import { keptCode } from '../../replay/keep-code.ts'
+import { Ledger } from '../../support/ledger.ts'
+import { required } from '../../support/migration.ts'
+import { approve, isLong, untilDetail } from '../../support/migrations.ts'
+import { postgresVersions, withDatabase, type TestDatabase } from '../../support/postgres.ts'
+import { installRuntime } from '../../support/workflow-environment.ts'
+
+/**
+ * A deploy: workers of the last version and of this one share a task queue for a while. Neither keeps a workflow in its memory here, so
+ * that whoever is free goes on with what the other one has done: every task is a replay, and every activity may be anybody's.
+ */
+
+const released = '0.1.0'
+const quiet = (): void => undefined
+const logger = { log: quiet, trace: quiet, debug: quiet, info: quiet, warn: quiet, error: quiet }
+
+interface Version {
+  readonly workflows: WorkflowBundle | { codePath: string }
+  readonly createActivities: typeof createActivities
+  readonly openDatabase: typeof openDatabase
+}
+
+const versions: Partial<Record<'last' | 'this', Version>> = {}
+
+beforeAll(async () => {
+  installRuntime()
+  const { workflows, activities } = keptCode(released)
+  try {
+    const payloadConverterPath = fileURLToPath(
+      new URL('../../../src/workflows/payload-converter.ts', import.meta.url),
+    )
+    versions.last = {
+      ...((await import(pathToFileURL(activities).href)) as Omit<Version, 'workflows'>),
+      workflows: await bundleWorkflowCode({ workflowsPath: workflows, payloadConverterPath, logger }),
+    }
+  } finally {
+    rmSync(dirname(workflows), { recursive: true })
+  }
+  versions.this = {
+    workflows: { codePath: required(inject('workflowBundlePath'), 'the workflow bundle') },
+    createActivities,
+    openDatabase,
+  }
+})
+
+const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
+  name,
+  kind: 'table',
+  mappings: [
+    {
+      source: 'items',
+      target: 'goods',
+      key: { id: 'id' },
+      columns: { name: true, price: 'price::numeric' },
+      reverse: { columns: { name: true, price: 'price::int' } },
+    },
+  ],
+  expand: {
+    tables: [
+      {
+        table: 'goods',
+        columns: { id: 'bigint NOT NULL', name: 'text NOT NULL', price: 'numeric NOT NULL' },
+        primaryKey: ['id'],
+        indexes: [{ name: 'goods_name', on: '(name)' }],
+      },
+    ],
+  },
+  cutover: { mode, ramp: [{ percent: 100, hold: '100ms' }] },
+  retire: { soak: '500ms' },
+  contract: { observe: '1s', soak: '100ms' },
+  backfill: { maxConcurrency: 2, batchSize: 200, maxBatchSize: 200, rateLimitMs: 20 },
+})
+
+/** Runs until the test ends. Its identity in histories is its name. */
+async function startWorker(
+  t: TestContext,
+  name: 'last' | 'this',
+  taskQueue: string,
+  { url }: TestDatabase,
+): Promise<void> {
+  const version = required(versions[name], `the ${name} version`)
+  const connection = await NativeConnection.connect({
+    address: required(inject('temporalAddress'), 'the Temporal server'),
+  })
+  let database: Promise<Database> | undefined
+  const worker = await Worker.create({
+    connection,
+    taskQueue,
+    identity: name,
+    workflowBundle: version.workflows,
+    activities: version.createActivities({
+      openDatabase: (wanted) => (database ??= version.openDatabase(wanted, { url, maxConnections: 12 })),
+    }),
+    maxCachedWorkflows: 0,
+    maxConcurrentActivityTaskPolls: 2,
+    maxHeartbeatThrottleInterval: '1s',
+    shutdownGraceTime: '1s',
+  })
+  const running = worker.run()
+  t.onTestFinished(async () => {
+    worker.shutdown()
+    await running
+    await (await database)?.close()
+    await connection.close()
+  })
+}
+
+/** Who has done how much: tasks of the workflow, and activities. */
+async function sharesOf(
+  t: TestContext,
+  workflowId: string,
+): Promise<{ tasks: Record<string, number>; activities: Record<string, number>; failed: number }> {
+  const connection = await Connection.connect({ address: inject('temporalAddress') ?? '' })
+  t.onTestFinished(() => connection.close())
+  const { events } = await new Client({ connection }).workflow.getHandle(workflowId).fetchHistory()
+  const count = (identities: (string | null | undefined)[]): Record<string, number> =>
+    Object.fromEntries(
+      ['last', 'this'].map((name) => [name, identities.filter((other) => other === name).length]),
+    )
+  return {
+    tasks: count((events ?? []).map((event) => event.workflowTaskCompletedEventAttributes?.identity)),
+    activities: count((events ?? []).map((event) => event.activityTaskStartedEventAttributes?.identity)),
+    failed: (events ?? []).filter((event) => event.workflowTaskFailedEventAttributes).length,
+  }
+}
+
+describe.each(postgresVersions())('PostgreSQL %s', (version) => {
+  const modes = isLong
+    ? (['flags', 'swap'] as const)
+    : version === '18'
+      ? (['flags'] as const)
+      : (['swap'] as const)
+  for (const mode of modes)
+    test(`workers of two versions go on with each other’s work, cutover by ${mode}`, async (t) => {
+      const database = await withDatabase(t, version)
+      const ledger = await Ledger.open(t, database, 'items', 3_000)
+      const taskQueue = `versions-${randomUUID()}`
+      for (const name of ['last', 'this'] as const) await startWorker(t, name, taskQueue, database)
+      const client = await connectCrossfade({
+        address: required(inject('temporalAddress'), 'the Temporal server'),
+        taskQueue,
+      })
+      t.onTestFinished(() => client.close())
+      const handle = await client.start(definition(`versions-${randomUUID().slice(0, 8)}`, mode))
+      ledger.start()
+      await approve(handle, 'expand')
+      await untilDetail(handle, 'the backfill', ({ phase }) => phase === 'backfill')
+      await handle.pause({ by: 'the test' })
+      await handle.configure({ by: 'the test', batchSize: 300 })
+      await handle.resume({ by: 'the test' })
+      await approve(handle, 'cutover')
+      await approve(handle, 'retire')
+      if (mode === 'flags') await ledger.stop() // its table has not long to live
+      await approve(handle, 'contract')
+      const { outcome, status } = await handle.result()
+      await ledger.stop()
+      expect({ outcome, mismatched: status.verify.mismatched }).toEqual({ outcome: 'done', mismatched: 0 })
+      expect(await ledger.differences(database, mode === 'swap' ? 'items' : 'goods')).toEqual([])
+      const { tasks, activities, failed } = await sharesOf(t, handle.workflowId)
+      process.stderr.write(
+        `PostgreSQL ${version}, ${mode}: tasks ${JSON.stringify(tasks)}, activities ${JSON.stringify(activities)}\n`,
+      )
+      expect(failed).toBe(0)
+      for (const share of [tasks, activities])
+        for (const name of ['last', 'this']) expect(share[name]).toBeGreaterThan(3)
+    })
+})
