@@ -27,7 +27,14 @@ export async function resolveGroups(
   if (migration.kind === 'column') return inRowGroups(tx, dialect, scope, forward, reverse)
   return {
     forward: [...bySource.values()].map((links, i) => toGroup(`f${i + 1}`, links)),
-    reverse: reverse.map((link, i) => toGroup(`r${i + 1}`, [link])),
+    reverse: await Promise.all(
+      reverse.map(async (link, i) => {
+        const id = `r${i + 1}`
+        if (link.link.target.scope === undefined) return toGroup(id, [link])
+        const outside = await dialect.catalog.outside(tx, scope, id)
+        return toGroup(id, [outside === undefined ? link : { ...link, outside }])
+      }),
+    ),
   }
 }
 

@@ -178,6 +178,8 @@ export interface Dialect {
     locate(tx: Transaction, scope: Scope, tables: readonly TableName[]): Promise<TableName[]>
     /** @throws `PLAN.COLUMN_MISSING`, `PLAN.TABLE_MISSING` */
     resolveLink(tx: Transaction, link: Link): Promise<ResolvedLink>
+    /** Where the group keeps the keys of `ResolvedLink.outside`; undefined before expand has made it. */
+    outside(tx: Transaction, scope: Scope, groupId: string): Promise<TableName | undefined>
     /** GRANT statements that a migration of these tables lacks; those that do not stand yet are created in their schema. */
     missingPrivileges(tx: Transaction, tables: readonly TableName[]): Promise<string[]>
     activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>

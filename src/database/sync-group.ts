@@ -28,6 +28,8 @@ export interface ResolvedLink {
   readonly keyOrders: readonly ({ readonly source: string; readonly target: string } | undefined)[]
   /** SQL types of the target's columns, by name, key columns included. */
   readonly targetTypes: Readonly<Record<string, string>>
+  /** Keys that our own writes took outside of the target's scope, where the link has one: these rows stay the link's. */
+  readonly outside?: TableName
   /** What the link depends on, as the catalogue has it. */
   readonly dependencies: readonly FollowedDependency[]
   /** Of each part's table, in the order of the parts: a statement on a partition fires no trigger of the table above it. */

@@ -238,6 +238,12 @@ export const resolveLink: Dialect['catalog']['resolveLink'] = async (tx, link) =
   }
 }
 
+export const outside: Dialect['catalog']['outside'] = async (tx, scope, groupId) => {
+  const table = { schema: scope.schema, name: `outside_${groupId}` }
+  const found = await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [quoteTable(table)])
+  return isTrue(found.rows[0]?.['there']) ? table : undefined
+}
+
 async function resolveDependency(
   tx: Transaction,
   driving: TableName,

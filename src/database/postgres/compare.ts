@@ -12,6 +12,7 @@ import {
   onTarget,
   rowKey,
   rowsDiffer,
+  scopeOfLink,
   type KeyCondition,
 } from './projection.ts'
 
@@ -24,10 +25,7 @@ function comparisonSql(resolved: ResolvedLink, condition: KeyCondition, limit: n
   if (link.inRow) return inRowComparison(resolved, condition, limit)
   const columns = link.parts.flatMap((part) => part.columns.map((column) => column.to))
   const keys = link.target.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
-  const where = [
-    onTarget(resolved, condition),
-    ...(link.target.scope === undefined ? [] : [`(${link.target.scope})`]),
-  ].join(' AND ')
+  const where = [onTarget(resolved, condition), ...scopeOfLink(resolved)].join(' AND ')
   const target = `SELECT ${[...keys, ...columns.map(quoteIdentifier)].join(', ')} FROM ${namedTable(link.target)} WHERE ${where}`
   const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
   const equal = names.map((name) => `_crossfade_s.${name} = _crossfade_t.${name}`).join(' AND ')
@@ -72,11 +70,12 @@ export const keys: Dialect['compare']['keys'] = async (tx, resolved, wanted) => 
   return compare(tx, comparisonSql(resolved, keyIn(arrays), wanted.length), values)
 }
 
-export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, { link }, side, rows) => {
+export const sampleKeys: Dialect['compare']['sampleKeys'] = async (tx, resolved, side, rows) => {
+  const { link } = resolved
   const drawn = side === 'source' ? link.parts[0] : link.target
   const { table, key } = drawn
   // Rows outside of the link are never compared: they would only thin the sample out.
-  const where = side === 'source' ? link.parts[0].where : link.target.scope
+  const where = side === 'source' ? link.parts[0].where : scopeOfLink(resolved)[0]
   const size = await tx.query(
     `SELECT greatest(sum(c.relpages), 1)::float8 AS pages FROM ${leavesOf('to_regclass($1)')} l JOIN pg_class c USING (oid)`,
     [quoteTable(table)],

@@ -10,10 +10,15 @@ import {
   keyBetween,
   keyIn,
   keyTexts,
+  namedTable,
+  noteOutside,
   onTarget,
+  refuseForeign,
   rowKey,
+  scopeOfLink,
   sourceExists,
   updateRows,
+  type KeyCondition,
 } from './projection.ts'
 
 /**
@@ -162,6 +167,8 @@ async function copyLinkKeys(
   const missing = without(all, busy, await placesWithSource(tx, resolved, keys))
   // Somebody inserted the same target row between our two looks: what it says is not what we read, so look again later.
   const overtaken = without(absent, added, missing)
+  if (overtaken.length > 0) await runOnKeys(tx, resolved, at(keys, overtaken), refuseForeign)
+  await runOnKeys(tx, resolved, keys, noteOutside)
   if (missing.length === 0) return { gone: [], busy: [...busy, ...overtaken], chunks: [] }
 
   // Rule 4. A chunk that read one of these rows before it went has been running since before the look above. Either it is
@@ -173,6 +180,16 @@ async function copyLinkKeys(
     await tx.query(deleteGone(resolved, arrays), values)
   }
   return { gone: without(missing, targets.busy), busy: [...busy, ...overtaken, ...targets.busy], chunks }
+}
+
+async function runOnKeys(
+  tx: Transaction,
+  resolved: ResolvedLink,
+  keys: readonly Key[],
+  statements: (resolved: ResolvedLink, condition: KeyCondition) => string[],
+): Promise<void> {
+  const { arrays, values } = keyArrays(keys, resolved.keyTypes)
+  for (const statement of statements(resolved, keyIn(arrays))) await tx.query(statement, values)
 }
 
 const names = ({ keyTypes }: ResolvedLink): string[] => keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
@@ -199,11 +216,12 @@ async function lockTargets(
   places: Places,
   locks: 'skip' | 'wait',
 ): Promise<{ standing: Places; absent: Places; busy: Places }> {
-  const { table, key } = resolved.link.target
+  const { key } = resolved.link.target
   const { arrays, values } = keyArrays(at(keys, places), resolved.keyTypes)
   const columns = key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`).join(', ')
   const read = async (lock: string): Promise<Places> => {
-    const rows = `SELECT ${columns} FROM ${quoteTable(table)} WHERE ${keyIn(arrays)(key)} ORDER BY ${quoteList(key)}${lock}`
+    const wanted = [keyIn(arrays)(key), ...scopeOfLink(resolved)].join(' AND ')
+    const rows = `SELECT ${columns} FROM ${namedTable(resolved.link.target)} WHERE ${wanted} ORDER BY ${quoteList(key)}${lock}`
     const sql = `SELECT _crossfade_n FROM (${rows}) AS _crossfade_t JOIN ${numbered(resolved, arrays)} ON ${equalKeys(resolved, '_crossfade_t', '_crossfade_u')}`
     return (await tx.query(sql, values)).rows.map((row) => places[Number(row['_crossfade_n']) - 1] ?? -1)
   }

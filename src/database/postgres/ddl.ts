@@ -9,6 +9,7 @@ import {
   createAuthored,
   createChangeLog as changeLogSql,
   createOurTables,
+  createOutside,
   ourTable,
   triggerName,
   type OurTable,
@@ -202,6 +203,7 @@ const logsSql = (scope: Scope, group: SyncGroup): string[] => [
   ...changeLogSql(scope, group),
   ...createLinkLogs(scope, group),
   ...createAuthored(scope, group),
+  ...createOutside(scope, group),
 ]
 
 export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({

@@ -22,7 +22,12 @@ import * as triggers from './triggers.ts'
 export const postgres: Dialect = {
   engine: 'postgres',
   errors,
-  catalog: { ...catalog, evaluate, load, scope: scopeOf },
+  catalog: {
+    ...catalog,
+    evaluate,
+    load,
+    scope: scopeOf,
+  },
   ddl: { ...ddl, advanceSequences },
   access,
   columns: { ...columns, ...columnSwap },

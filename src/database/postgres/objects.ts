@@ -1,5 +1,5 @@
 import type { Scope, SyncGroup } from '../dialect.ts'
-import { fitIdentifier, quoteIdentifier, quoteList } from './identifiers.ts'
+import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 
 /**
  * Everything that a migration creates beside the user's own tables stands in one schema, `_crossfade_<name>`, so that cleaning
@@ -19,6 +19,7 @@ export type OurTable =
   | `changes_${string}`
   | `authored_${string}`
   | `links_${string}`
+  | `outside_${string}`
 
 export const ourTable = (scope: Scope, table: OurTable): string =>
   `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
@@ -88,6 +89,18 @@ export function createAuthored(scope: Scope, group: SyncGroup): string[] {
 export function triggerName(scope: Scope, group: SyncGroup, event: string): string {
   const [{ row }] = group.links
   return fitIdentifier(`${row ? '~' : ''}_crossfade_${scope.migration}_${row?.id ?? group.id}_${event}`)
+}
+
+/** Of the table that the group writes, so that both have the same types and orders. */
+export function createOutside(scope: Scope, { id, links }: SyncGroup): string[] {
+  const [{ link, row }] = links
+  const { key, table, scope: filter } = link.target
+  if (filter === undefined || row !== undefined) return []
+  const outside = ourTable(scope, `outside_${id}`)
+  return [
+    `CREATE TABLE IF NOT EXISTS ${outside} AS SELECT ${key.map((column, i) => `${quoteIdentifier(column)} AS k${i + 1}`).join(', ')} FROM ${quoteTable(table)} WITH NO DATA`,
+    `CREATE UNIQUE INDEX IF NOT EXISTS ${quoteIdentifier(`outside_${id}_key`)} ON ${outside} (${quoteList(keyNames(key.length))})`,
+  ]
 }
 
 /** Triggers and functions of the `index`th table that a group depends on. */

@@ -162,7 +162,7 @@ function updateStatement(resolved: ResolvedLink, condition: KeyCondition): strin
   )
   return (
     `UPDATE ${quoteTable(link.target.table)} AS _crossfade_t SET ${assignments.join(', ')} ` +
-    `FROM (${linkRows(resolved, condition)}) AS _crossfade_s WHERE ${equal.join(' AND ')}`
+    `FROM (${linkRows(resolved, condition)}) AS _crossfade_s WHERE ${[...equal, ...inScope(resolved, '_crossfade_s')].join(' AND ')}`
   )
 }
 
@@ -170,15 +170,15 @@ function updateStatement(resolved: ResolvedLink, condition: KeyCondition): strin
  * Writes every target row of the keys that has a source row, in one statement: updates those that stand, inserts the others.
  * It writes (and so locks) what stands even where it is equal already: an applier that has read an older source row and is
  * about to write it must meet this statement on the target row, or it would win. Whoever inserts a row between this statement's
- * snapshot and its INSERT makes the INSERT fail, never pass silently.
+ * snapshot and its INSERT makes the INSERT fail, never pass silently. So does a row outside of the link's scope.
  */
 export function writeRows(resolved: ResolvedLink, condition: KeyCondition): string {
-  const { key, table } = resolved.link.target
+  const { key } = resolved.link.target
   const names = key.map((_, i) => `_crossfade_k${i + 1}`)
   const update = updateStatement(resolved, condition)
   const standing =
     update === undefined
-      ? `SELECT ${key.map((column, i) => `${quoteIdentifier(column)} AS ${names[i]}`).join(', ')} FROM ${quoteTable(table)} WHERE ${condition(key)} FOR NO KEY UPDATE`
+      ? `SELECT ${key.map((column, i) => `${quoteIdentifier(column)} AS ${names[i]}`).join(', ')} FROM ${namedTable(resolved.link.target)} WHERE ${[condition(key), ...scopeOfLink(resolved)].join(' AND ')} FOR NO KEY UPDATE`
       : `${update} RETURNING ${key.map((column, i) => `_crossfade_t.${quoteIdentifier(column)} AS ${names[i]}`).join(', ')}`
   const equal = names.map((name) => `_crossfade_w.${name} = _crossfade_s.${name}`).join(' AND ')
   const absent = `WHERE NOT EXISTS (SELECT FROM _crossfade_written AS _crossfade_w WHERE ${equal})`
@@ -249,22 +249,66 @@ function comparedAs(type: string): string {
 }
 
 /** Deletes the target rows of the keys in `arrays` for which the source has none, in this same statement. */
-export function deleteGone({ link }: ResolvedLink, arrays: readonly string[]): string {
+export function deleteGone(resolved: ResolvedLink, arrays: readonly string[]): string {
+  const { link } = resolved
   const names = link.target.key.map((_, i) => `_crossfade_k${i + 1}`)
   const equal = link.target.key.map(
     (column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_u.${names[i]}`,
   )
-  const scope = link.target.scope === undefined ? '' : ` AND ${inScope(link)}`
   return (
     `DELETE FROM ${quoteTable(link.target.table)} AS _crossfade_t USING unnest(${arrays.join(', ')}) AS _crossfade_u(${names.join(', ')}) ` +
-    `WHERE ${equal.join(' AND ')}${scope} AND NOT ${sourceExists(link, '_crossfade_u')}`
+    `WHERE ${[...equal, ...inScope(resolved, '_crossfade_u')].join(' AND ')} AND NOT ${sourceExists(link, '_crossfade_u')}`
   )
 }
 
-/** The link's scope, evaluated on a row of the target by its key, where bare names would be ambiguous otherwise. */
-function inScope(link: Link): string {
-  const equal = link.target.key.map(
-    (column, i) => `${quoteIdentifier(column)} = _crossfade_u._crossfade_k${i + 1}`,
+/**
+ * Which rows of the target's table are the link's, as a condition on that table under its own name; nothing where all are. A row
+ * that our writes took out of the filter stays the link's; another one outside of it is not touched, whatever its key is.
+ */
+export function scopeOfLink({ link, outside }: ResolvedLink): string[] {
+  const { scope, key, as, table } = link.target
+  if (scope === undefined) return []
+  if (outside === undefined) return [`(${scope})`]
+  const own = quoteIdentifier(as ?? table.name)
+  const equal = key.map((column, i) => `_crossfade_o.k${i + 1} = ${own}.${quoteIdentifier(column)}`)
+  return [
+    `((${scope}) OR EXISTS (SELECT FROM ${quoteTable(outside)} AS _crossfade_o WHERE ${equal.join(' AND ')}))`,
+  ]
+}
+
+/** The same of the row with the key in `keys._crossfade_k1…`, where bare names would be ambiguous otherwise. */
+function inScope(resolved: ResolvedLink, keys: string): string[] {
+  const { target } = resolved.link
+  const equal = target.key.map((column, i) => `${quoteIdentifier(column)} = ${keys}._crossfade_k${i + 1}`)
+  return scopeOfLink(resolved).map(
+    (scope) => `EXISTS (SELECT FROM ${namedTable(target)} WHERE ${[scope, ...equal].join(' AND ')})`,
   )
-  return `EXISTS (SELECT FROM ${namedTable(link.target)} WHERE (${link.target.scope}) AND ${equal.join(' AND ')})`
+}
+
+/** Notes the rows that a write has just taken out of the filter. Nothing where there is no filter. */
+export function noteOutside(resolved: ResolvedLink, condition: KeyCondition): string[] {
+  const { link, outside } = resolved
+  const { target } = link
+  if (outside === undefined) return []
+  const keys = target.key.map((column, i) => `${quoteIdentifier(column)} AS _crossfade_k${i + 1}`)
+  return scopeOfLink(resolved).map(
+    (scope) =>
+      `INSERT INTO ${quoteTable(outside)} SELECT _crossfade_u.* FROM (SELECT ${keys.join(', ')} FROM ${namedTable(target)} ` +
+      `WHERE ${condition(target.key)} AND ${scope} IS NOT TRUE) AS _crossfade_u WHERE ${sourceExists(link, '_crossfade_u')} ON CONFLICT DO NOTHING`,
+  )
+}
+
+/** Fails where a row outside of the link has a key that the link has to write, as the unique index says it. */
+export function refuseForeign(resolved: ResolvedLink, condition: KeyCondition): string[] {
+  const { target } = resolved.link
+  const equal = target.key.map(
+    (column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`,
+  )
+  return scopeOfLink(resolved).map((scope) =>
+    insertRows(
+      resolved,
+      condition,
+      `WHERE EXISTS (SELECT FROM ${namedTable(target)} WHERE ${[...equal, scope].join(' AND ')} IS NOT TRUE)`,
+    ),
+  )
 }

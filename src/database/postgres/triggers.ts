@@ -21,7 +21,7 @@ import {
   ourTable,
   triggerName,
 } from './objects.ts'
-import { deleteGone, keyIn, sourceExists, writeRows } from './projection.ts'
+import { deleteGone, keyIn, noteOutside, sourceExists, writeRows } from './projection.ts'
 import { checkRow, installRow, isInRow, removeRow } from './row-triggers.ts'
 import { applyingSetting } from './session.ts'
 import { checkNames, createTriggerFunction, searchPath } from './trigger-function.ts'
@@ -75,7 +75,9 @@ function applyLink(link: ResolvedLink, event: Event, arrays: string[]): string[]
   // Without its row in a joined table a target row is another row, not none.
   const writes = event !== 'delete' || link.link.parts.length > 1
   return [
-    ...(writes ? [`${writeRows(link, keyIn(arrays))};`] : []),
+    ...(writes
+      ? [writeRows(link, keyIn(arrays)), ...noteOutside(link, keyIn(arrays))].map((sql) => `${sql};`)
+      : []),
     ...(event === 'insert' && !link.link.parts.some((part) => part.where)
       ? []
       : [`${deleteGone(link, arrays)};`]),
