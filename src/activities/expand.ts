@@ -8,7 +8,8 @@ import { captureSteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { assertCaptured } from '../sync/capture.ts'
-import { describeSources, makePlan, planToken } from '../plan/make-plan.ts'
+import { makePlan } from '../plan/make-plan.ts'
+import { keepColumns, keepFacts, planToken, tellFactDrift } from '../plan/schema-now.ts'
 import type { DdlSummary } from './contract.ts'
 import type { Bodies, Surroundings } from './surroundings.ts'
 
@@ -41,12 +42,12 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
       const first = await runSteps(place, scopeStep ? [scopeStep] : [], tables, around)
       await database.transaction(async (tx) => {
         await database.dialect.definitions.save(tx, scope, given, JSON.stringify(migration))
-        const sources = await describeSources(tx, place, migration)
-        await database.dialect.definitions.savePlanned(tx, scope, JSON.stringify(sources))
+        await keepColumns(tx, place, migration)
       })
       const before = await runSteps(place, foundation, tables, around)
       const groups = await database.transaction((tx) => resolveGroups(tx, database.dialect, scope, migration))
       const after = await runSteps(place, captureSteps(database.dialect, migration, groups), tables, around)
+      await database.transaction((tx) => keepFacts(tx, place, migration))
       await database.transaction((tx) =>
         database.dialect.flags.set(tx, scope, {
           [migration.flags.writeEnabled]: 0,
@@ -74,7 +75,7 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
     async checkDrift({ token, ...ref }, around) {
       const { place, migration } = await around.enter(ref)
       const now = await planToken(place, migration, token)
-      if (now.token === token) return
+      if (now.token === token) return assertFacts(place, migration, around.call)
       throw new CrossfadeError({
         kind: 'refused',
         code: 'PLAN.DRIFT',
@@ -84,6 +85,22 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
       })
     },
   }
+
+/** @throws `PLAN.DRIFT` once for each change; resuming the migration accepts it. */
+async function assertFacts(place: Workplace, migration: Migration, call: string): Promise<void> {
+  const changes = await tellFactDrift(place, migration, call)
+  if (changes.length === 0) return
+  throw new CrossfadeError({
+    kind: 'refused',
+    code: 'PLAN.DRIFT',
+    message: `Since the plan this changed beside the columns: ${changes.slice(0, mostChanges).join('; ')}${changes.length > mostChanges ? `; and ${changes.length - mostChanges} more` : ''}.`,
+    mend: `Does the new side need the same? Then change it there. \`crossfade resume ${migration.name}\` goes on with what is there now.`,
+    details: { changes: changes.slice(0, mostChanges) },
+  })
+}
+
+/** A history carries the words. */
+const mostChanges = 10
 
 /** A workflow started by hand may carry a fingerprint that was not made from its definition. */
 function assertFingerprint(migration: Migration, given: string): void {

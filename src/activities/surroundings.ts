@@ -16,6 +16,8 @@ export interface ActivityDependencies {
 export interface Surroundings {
   /** Fires when the workflow cancels this activity, or the worker shuts down. */
   readonly signal: AbortSignal
+  /** This call of the activity, whichever attempt: a call that the workflow makes anew is another. */
+  readonly call: string
   /** The progress that the next heartbeat carries; it is also what the Temporal UI shows under Pending Activities. */
   report(progress: object): void
   place(ref: Pick<MigrationRef, 'name' | 'database'>): Promise<Workplace>
@@ -52,6 +54,7 @@ export function createSurroundings(
   }
   return {
     signal: Context.current().cancellationSignal,
+    call: callOf(Context.current()),
     report,
     place,
     open,
@@ -65,6 +68,8 @@ export function createSurroundings(
     },
   }
 }
+
+const callOf = ({ info }: Context): string => `${info.workflowExecution?.runId ?? ''}/${info.activityId}`
 
 async function loadDefinition({ database, scope }: Workplace, ref: MigrationRef): Promise<Migration> {
   const kept = await database.transaction((tx) => database.dialect.definitions.load(tx, scope), {

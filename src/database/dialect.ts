@@ -172,6 +172,8 @@ export interface Dialect {
       tx: Transaction,
     ): Promise<{ readonly text: string; readonly number: number; readonly deadlockTimeoutMs: number }>
     describeTable(tx: Transaction, table: TableName): Promise<TableDescription | undefined>
+    /** What stands on a table beside its columns (indexes, constraints, triggers, policies, …): each one's name and what it is. */
+    facts(tx: Transaction, table: TableName): Promise<Readonly<Record<string, string>>>
     /** Everything that can be compared before and after: one line per object of the user's schemas. */
     inventory(tx: Transaction): Promise<string[]>
     /** The names that registered tables have now, in the same order; a table that was never registered keeps its name. */

@@ -9,6 +9,9 @@ export type PlannedColumn = readonly [
   generated: boolean,
 ]
 
+/** What stands on a source beside its columns: each one's name and what it is. Not part of the plan's token. */
+export type Facts = Readonly<Record<string, string>>
+
 /** A source under the name of the definition, and its columns in order; null where it does not exist. */
 export type PlannedTable = readonly [table: string, columns: readonly PlannedColumn[] | null]
 
@@ -33,6 +36,28 @@ export function driftOf(planned: readonly PlannedTable[], now: readonly PlannedT
     if (before === null || after === null)
       return before === after ? [] : [`${table} ${after === null ? 'is gone' : 'is new'}`]
     return columnLines(before, after).map((line) => `${table}: ${line}`)
+  })
+}
+
+/**
+ * What changed of what stands on the sources. A partition that is new is none: it is followed as it comes. Tables that no facts were
+ * kept of are passed over.
+ */
+export function factDriftOf(
+  kept: Readonly<Record<string, Facts>>,
+  now: Readonly<Record<string, Facts>>,
+): string[] {
+  return Object.entries(kept).flatMap(([table, before]) => {
+    const after = now[table] ?? {}
+    const lines = Object.entries(before).flatMap(([label, was]) => {
+      const is = after[label]
+      if (is === undefined) return [`${label} is gone`]
+      return was === is ? [] : [`${label}: ${was} → ${is}`]
+    })
+    const added = Object.keys(after)
+      .filter((label) => before[label] === undefined && !label.startsWith('partition '))
+      .map((label) => `${label} is new`)
+    return [...lines, ...added].map((line) => `${table}: ${line}`)
   })
 }
 

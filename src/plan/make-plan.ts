@@ -21,7 +21,7 @@ import {
 import { checkColumns } from './column-checks.ts'
 import { checkDependencies, checkReads } from './depends-on.ts'
 import { checkDependents, followersOf, readDependedOn, type DependedOn } from './dependents.ts'
-import { driftOf, plannedTable, type PlannedTable } from './drift.ts'
+import { plannedTable, type PlannedTable } from './drift.ts'
 
 export type { Finding } from './checks.ts'
 
@@ -131,7 +131,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
     }))
 }
 
-interface Described {
+export interface Described {
   readonly table: TableName
   readonly found: TableDescription | undefined
 }
@@ -310,7 +310,7 @@ function strategyOf(migration: Migration): string {
 }
 
 /** Stands for this definition against these source columns: a changed definition or a changed schema has another one. */
-function tokenOf(migration: Migration, sources: readonly PlannedTable[]): string {
+export function tokenOf(migration: Migration, sources: readonly PlannedTable[]): string {
   return createHash('sha256')
     .update(fingerprint(migration))
     .update(JSON.stringify(sources))
@@ -319,7 +319,7 @@ function tokenOf(migration: Migration, sources: readonly PlannedTable[]): string
 }
 
 /** What the migration itself adds to a source is no drift. */
-const plannedTables = (migration: Migration, old: readonly Described[]): PlannedTable[] =>
+export const plannedTables = (migration: Migration, old: readonly Described[]): PlannedTable[] =>
   old.map(({ table, found }) => {
     const own = migration.mappings.flatMap(({ source, target, columns }) =>
       isSameTable(source, target) && isSameTable(source, table) ? Object.keys(columns) : [],
@@ -327,66 +327,3 @@ const plannedTables = (migration: Migration, old: readonly Described[]): Planned
     const given = found && { ...found, columns: found.columns.filter(({ name }) => !own.includes(name)) }
     return plannedTable(formatTable(table), given)
   })
-
-/** What the migration itself does to old columns, their names and NOT NULL, is no drift either. */
-async function asPlanned(
-  tx: Transaction,
-  { database, scope }: Workplace,
-  table: TableName,
-  found: TableDescription,
-): Promise<TableDescription> {
-  const { columns } = database.dialect
-  const { renamed } = await columns.names(tx, scope, table)
-  const defined = new Map(Object.entries(renamed).map(([name, present]) => [present, name]))
-  const relaxed = (await columns.relaxed(tx, scope)).flatMap((each) =>
-    isSameTable(each.table, table) ? each.column : [],
-  )
-  return {
-    ...found,
-    columns: found.columns.map((column) => {
-      const name = defined.get(column.name) ?? column.name
-      return { ...column, name, notNull: column.notNull || relaxed.includes(name) }
-    }),
-  }
-}
-
-/** The sources as they are now, whatever they are called now. */
-export async function describeSources(
-  tx: Transaction,
-  { database, scope }: Workplace,
-  migration: Migration,
-): Promise<PlannedTable[]> {
-  const old = [...tablesOf(migration).old, ...tablesBeside(migration)]
-  const now = await database.dialect.catalog.locate(tx, scope, old)
-  const described: Described[] = []
-  for (const [i, table] of old.entries()) {
-    const found = await database.dialect.catalog.describeTable(tx, now[i] ?? table)
-    described.push({ table, found: found && (await asPlanned(tx, { database, scope }, table, found)) })
-  }
-  return plannedTables(migration, described)
-}
-
-/**
- * The token as the schema is now, and what changed since expand kept its description. No lines where there is none, or where
- * the one that was kept is not the one of `token`: then the schema changed between the plan and expand.
- */
-export async function planToken(
-  place: Workplace,
-  migration: Migration,
-  token: string,
-): Promise<{ token: string; tables: string[]; changes: string[] }> {
-  const { database, scope } = place
-  return database.transaction(
-    async (tx) => {
-      const now = await describeSources(tx, place, migration)
-      const kept = await database.dialect.definitions.loadPlanned(tx, scope)
-      const planned = kept === undefined ? undefined : (JSON.parse(kept) as PlannedTable[])
-      return {
-        token: tokenOf(migration, now),
-        tables: now.map(([table]) => table),
-        changes: planned && tokenOf(migration, planned) === token ? driftOf(planned, now) : [],
-      }
-    },
-    { readOnly: true },
-  )
-}

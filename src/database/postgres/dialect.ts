@@ -10,6 +10,7 @@ import * as copy from './copy.ts'
 import * as dependents from './dependents.ts'
 import * as ddl from './ddl.ts'
 import * as errors from './errors.ts'
+import { facts } from './facts.ts'
 import * as flags from './flags.ts'
 import { misfits } from './misfits.ts'
 import { ourTable, scopeOf } from './objects.ts'
@@ -25,6 +26,7 @@ export const postgres: Dialect = {
   catalog: {
     ...catalog,
     evaluate,
+    facts,
     load,
     scope: scopeOf,
   },
