@@ -173,7 +173,14 @@ async function copyAll(
   })
   const pace = { signal, until: Infinity, report: () => undefined }
   const lanes = Array.from({ length: laneCount(backfill, planned.ranges) }, (_, lane) =>
-    runLane(place, groups.forward, lane, backfill, createBackfillThrottle(place, backfill, tables), pace),
+    runLane(
+      place,
+      groups.forward,
+      lane,
+      backfill,
+      createBackfillThrottle(place, backfill, tables, (name) => openDatabase(name)),
+      pace,
+    ),
   )
   return (await Promise.all(lanes)).reduce((sum, lane) => sum + lane.written, 0)
 }

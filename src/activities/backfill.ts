@@ -1,7 +1,7 @@
 import { createBackfillThrottle } from '../backfill/throttle.ts'
 import { runLane } from '../backfill/run-lane.ts'
 import type { Workplace } from '../copy/workplace.ts'
-import type { RangePurpose, RangeTotals } from '../database/index.ts'
+import type { Database, RangePurpose, RangeTotals } from '../database/index.ts'
 import type { BackfillCounts } from '../core/progress.ts'
 import { laneCount, rangeCount } from '../core/lanes.ts'
 import type { Bodies } from './surroundings.ts'
@@ -22,13 +22,15 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
     return { ...counts, lanes: laneCount(backfill, counts.rangesTotal) }
   },
 
-  async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report }) {
+  async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report, place: open }) {
     const { place, migration, groups } = await enter(ref)
     const backfill = { ...migration.backfill, ...settings }
     const tables = groups.forward.flatMap(({ links }) =>
       links.flatMap(({ link }) => [...link.parts.map(({ table }) => table), link.target.table]),
     )
-    const throttle = createBackfillThrottle(place, backfill, tables)
+    const openStandby = async (database: string): Promise<Database> =>
+      (await open({ name: ref.name, database })).database
+    const throttle = createBackfillThrottle(place, backfill, tables, openStandby)
     const until = Date.now() + sliceSec * 1000
     const { done, rows, refused, ratePerSec, throttledBy } = await runLane(
       place,

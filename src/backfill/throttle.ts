@@ -1,5 +1,5 @@
 import type { TableName } from '../core/link.ts'
-import type { ServerLoad } from '../database/index.ts'
+import type { Database, ServerLoad } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import type { Workplace } from '../copy/workplace.ts'
@@ -37,12 +37,19 @@ const firstOf =
     return undefined
   }
 
-/** Replica lag against its limit: a replica that nobody can see is not a replica that keeps up. */
-export function createLagThrottle({ database }: Workplace, maxReplicationLagSec: number): Throttle {
+/**
+ * Replica lag against its limit: a replica that nobody can see is not a replica that keeps up, unless it is asked itself.
+ */
+export function createLagThrottle(
+  { database }: Workplace,
+  maxReplicationLagSec: number,
+  unseen: 'lags' | 'is asked' = 'lags',
+): Throttle {
   return onceASecond(async () => {
     const { lagSec, reason } = await database.transaction((tx) => database.dialect.catalog.replicaLag(tx), {
       readOnly: true,
     })
+    if (lagSec === undefined && unseen === 'is asked') return undefined
     return lagSec === undefined || lagSec > maxReplicationLagSec
       ? `${reason}; the limit is ${maxReplicationLagSec} s`
       : undefined
@@ -54,12 +61,58 @@ export function createBackfillThrottle(
   place: Workplace,
   { maxReplicationLagSec, throttle }: Migration['backfill'],
   tables: readonly TableName[],
+  openStandby: (name: string) => Promise<Database>,
 ): Throttle {
   const limits = throttle ?? {}
   return firstOf(
-    createLagThrottle(place, maxReplicationLagSec),
+    createLagThrottle(place, maxReplicationLagSec, limits.standbys === undefined ? 'lags' : 'is asked'),
+    ...(limits.standbys ?? []).map((name) =>
+      createStandbyThrottle(place, name, () => openStandby(name), maxReplicationLagSec),
+    ),
     createLoadThrottle(place, limits, tables),
     ...(limits.query === undefined ? [] : [createQueryThrottle(place, limits.query)]),
+  )
+}
+
+/** So old is the row on the primary at most while lanes look once a second. Older: nobody has written it lately, so it says nothing. */
+const stalePulseSec = 3
+
+/**
+ * The lag of a standby that is asked itself. What cannot be asked, has no row yet, or is no standby any more, may be behind by any
+ * amount. One that has the newest row keeps up.
+ */
+function createStandbyThrottle(
+  { database, scope }: Workplace,
+  name: string,
+  open: () => Promise<Database>,
+  maxReplicationLagSec: number,
+): Throttle {
+  const { pulse } = database.dialect
+  const look = async (): Promise<string | undefined> => {
+    const written = await database.transaction(async (tx) => {
+      const { at } = await pulse.read(tx, scope)
+      const isFresh = at !== undefined && (await pulse.ageSec(tx, at)) <= stalePulseSec
+      await pulse.write(tx, scope)
+      return isFresh ? at : undefined
+    })
+    const standby = await open()
+    const seen = await standby.transaction((tx) => standby.dialect.pulse.read(tx, scope), { readOnly: true })
+    if (!seen.isStandby) return `${name} is no standby any more: take it out of backfill.throttle.standbys`
+    if (written === undefined || seen.at === undefined) return `the lag of standby ${name} is not known yet`
+    const { at } = seen
+    if (at === written) return undefined
+    const lagSec = await database.transaction((tx) => pulse.ageSec(tx, at), { readOnly: true })
+    return lagSec > maxReplicationLagSec
+      ? `standby ${name} is ${lagSec.toFixed(1)} s behind; the limit is ${maxReplicationLagSec} s`
+      : undefined
+  }
+  return onceASecond(() =>
+    look().catch((error: unknown) => {
+      const known = isCrossfadeError(error)
+        ? error
+        : database.dialect.errors.toCrossfadeError(error, `The pulse of ${name}`)
+      return `the lag of standby ${name} cannot be read: ${known.message}`
+    }),
   )
 }
 

@@ -376,6 +376,17 @@ export interface Dialect {
     /** Before the first look at the source: this transaction may read a row and add it to the target after the row is gone. */
     markChunkRunning(tx: Transaction, scope: Scope): Promise<void>
   }
+  /** A row that is written on the primary and read on standbys. */
+  readonly pulse: {
+    /** When it was written, as the engine's own text; undefined before the first time. */
+    read(
+      tx: Transaction,
+      scope: Scope,
+    ): Promise<{ readonly at: string | undefined; readonly isStandby: boolean }>
+    /** By the clock of the server that `tx` runs on. */
+    ageSec(tx: Transaction, at: string): Promise<number>
+    write(tx: Transaction, scope: Scope): Promise<void>
+  }
   readonly parity: {
     add(
       tx: Transaction,

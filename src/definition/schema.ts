@@ -181,6 +181,13 @@ const throttle = z
       .describe(
         'WAL that any replication slot may hold back; a slot about to lose WAL is always waited for.',
       ),
+    standbys: z
+      .array(z.string().regex(/^[a-z][a-z0-9_]*$/))
+      .min(1)
+      .optional()
+      .describe(
+        'Standbys that are asked themselves, by the names of their databases as in `database`: their lag is the age of a row that is written on the primary. For those that pg_stat_replication does not show.',
+      ),
     query: z
       .strictObject({ sql: z.string().trim().min(1), max: z.number() })
       .optional()

@@ -16,6 +16,7 @@ import { misfits } from './misfits.ts'
 import { ourTable, scopeOf } from './objects.ts'
 import { exists, read } from './journal.ts'
 import * as parity from './parity.ts'
+import * as pulse from './pulse.ts'
 import * as ranges from './ranges.ts'
 import { advanceSequences } from './sequences.ts'
 import * as triggers from './triggers.ts'
@@ -66,6 +67,7 @@ export const postgres: Dialect = {
   copy,
   compare,
   ranges,
+  pulse,
   parity,
   flags,
 }

@@ -16,6 +16,7 @@ export type OurTable =
   | 'flags'
   | 'state'
   | 'columns'
+  | 'pulse'
   | `changes_${string}`
   | `authored_${string}`
   | `links_${string}`
@@ -41,6 +42,8 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL)`,
     `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text, planned text)`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
+    `CREATE TABLE IF NOT EXISTS ${t('pulse')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), at timestamptz) WITH (fillfactor = 50)`,
+    `INSERT INTO ${t('pulse')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     // The application's roles must be able to read the flags; our functions run as their owner.
     `GRANT USAGE ON SCHEMA ${quoteIdentifier(scope.schema)} TO PUBLIC`,
     `GRANT SELECT ON ${t('flags')}, ${t('state')} TO PUBLIC`,

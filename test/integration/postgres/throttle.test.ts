@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { createBackfillThrottle } from '../../../src/backfill/throttle.ts'
 import { prepare } from '../../support/held-users.ts'
 import { postgresVersions } from '../../support/postgres.ts'
-import { askThrottle as ask, throttledTables as tables } from '../../support/throttle.ts'
+import { askThrottle as ask, noStandby, throttledTables as tables } from '../../support/throttle.ts'
 import { eventually } from '../../support/wait.ts'
 
 describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (version) => {
@@ -44,6 +44,7 @@ describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (versi
       blind,
       { ...m.migration.backfill, throttle: { maxActiveSessions: 1000 } },
       tables,
+      noStandby,
     )
     expect(await throttle()).toMatch(/^what \d+ sessions do cannot be read \(grant pg_monitor/)
     await m.sql(`DROP ROLE ${role}`)
@@ -70,6 +71,7 @@ describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (versi
       m.place,
       { ...m.migration.backfill, throttle: { maxWalBytesPerSec: 100_000 } },
       tables,
+      noStandby,
     )
     expect(await throttle()).toBeUndefined()
     await m.sql(`CREATE TABLE filler AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 3000)`)
@@ -89,5 +91,29 @@ describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (versi
     expect(await asked('DELETE FROM users RETURNING 1')).toMatch(/^the query of backfill.throttle failed/)
     expect(await asked('SELECT 1 FROM pg_sleep(5)')).toMatch(/^the query of backfill.throttle failed/)
     expect(await m.value('SELECT count(*) > 0 FROM users')).toBe(true)
+  })
+
+  test('autovacuum on a table of the migration', async (t) => {
+    const m = await prepare(t, version)
+    const limits = { pauseForAutovacuum: true }
+    expect(await ask(m, limits)).toBeUndefined()
+    // Slow enough to be seen, and woken each second.
+    await m.sql(
+      `ALTER TABLE users SET (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)`,
+    )
+    await m.sql(`ALTER SYSTEM SET autovacuum_naptime = '1s'`)
+    await m.sql('SELECT pg_reload_conf()')
+    try {
+      await m.sql(
+        `INSERT INTO users SELECT i, 'n' || i FROM generate_series(100000, 130000) i; DELETE FROM users WHERE id >= 100000`,
+      )
+      expect(
+        await eventually(() => ask(m, limits), { what: 'autovacuum', timeoutMs: 30_000, intervalMs: 100 }),
+      ).toBe('autovacuum works on users')
+    } finally {
+      await m.sql('ALTER SYSTEM RESET autovacuum_naptime')
+      await m.sql('SELECT pg_reload_conf()')
+    }
+    expect(await ask(m, {})).toBeUndefined()
   })
 })
