@@ -3,12 +3,13 @@ import {
   databaseUrl,
   openDatabase,
   toCrossfadeError,
-  type Blocker,
+  type LongTransactions,
+  type Privilege,
   type Database,
   type ReplicaLag,
 } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
-import { everyTable, tablesOf } from '../copy/groups.ts'
+import { everyTable, tablesBeside, tablesOf } from '../copy/groups.ts'
 import { isCrossfadeError } from '../errors/index.ts'
 import { checkServer } from '../plan/checks.ts'
 import { maskSecrets } from './output/streams.ts'
@@ -138,30 +139,29 @@ export async function checkDatabase(name: string, migrations: readonly Migration
     return [failedBy(label('Database'), error)]
   }
   const { catalog } = database.dialect
-  const tables = migrations.flatMap((migration) => tablesOf(migration).old)
-  const all = migrations.flatMap((migration) => everyTable(migration))
+  const beside = migrations.flatMap((migration) => tablesBeside(migration))
+  const followed = [...migrations.flatMap((migration) => tablesOf(migration).old), ...beside]
+  const all = [...migrations.flatMap((migration) => everyTable(migration)), ...beside]
   try {
     return await database.transaction(
       async (tx) => {
         const version = await catalog.version(tx)
         const [tooOld] = checkServer(version)
-        const missing = await catalog.missingPrivileges(tx, all)
         return [
           passed(label('Database'), maskSecrets(databaseUrl(name))),
           tooOld
             ? failed(label('Server'), tooOld.message, tooOld.mend)
             : passed(label('Server'), version.text),
-          missing.length === 0
-            ? passed(label('Privileges'), 'enough')
-            : failed(
-                label('Privileges'),
-                'the role of the URL lacks some',
-                missing.map((grant) => `${grant};`).join(' '),
-              ),
+          toPrivilegesCheck(label('Privileges'), await catalog.privileges(tx, all)),
           toLagCheck(label('Replica lag'), await catalog.replicaLag(tx)),
-          tables.length === 0
-            ? skipped(label('Long transactions'), 'no config file names the tables')
-            : toBlockersCheck(label('Long transactions'), await catalog.blockers(tx, tables)),
+          toTransactionsCheck(
+            label('Long transactions'),
+            await catalog.longTransactions(tx, longTransactionSec),
+            new Set((await catalog.blockers(tx, followed)).map(({ pid }) => pid)),
+          ),
+          followed.length === 0
+            ? skipped(label('Capture'), 'no config file names the tables')
+            : toCaptureCheck(label('Capture'), await catalog.captureHazards(tx, followed)),
         ]
       },
       { readOnly: true },
@@ -178,17 +178,48 @@ function toLagCheck(name: string, { lagSec, reason }: ReplicaLag): Check {
   return failed(name, reason, 'Until it can be read it counts as lagging, and the backfill waits.')
 }
 
-function toBlockersCheck(name: string, blockers: readonly Blocker[]): Check {
-  const long = blockers.filter((each) => each.transactionAgeSec > longTransactionSec)
-  const [oldest] = long
-  if (!oldest) return passed(name, `none on the tables is older than ${longTransactionSec} s`)
-  const lines = long.map(
-    ({ pid, user, application, state, transactionAgeSec }) =>
-      `pid ${pid} of ${user} (${application || 'no application name'}), ${state}, ${Math.round(transactionAgeSec)} s`,
-  )
+/** What is needed is said in either case: a role for migrations alone can be made from it. */
+function toPrivilegesCheck(name: string, needed: readonly Privilege[]): Check {
+  const missing = needed.filter(({ isGranted }) => !isGranted)
+  const statements = (list: readonly Privilege[]): string => list.map(({ grant }) => `${grant};`).join(' ')
+  return missing.length === 0
+    ? passed(name, `enough; the least is ${statements(needed)}`)
+    : failed(name, 'the role of the URL lacks some', statements(missing))
+}
+
+/** @param lockers pids that hold locks on the tables of a migration */
+function toTransactionsCheck(
+  name: string,
+  { sessions, prepared }: LongTransactions,
+  lockers: ReadonlySet<number>,
+): Check {
+  const lines = [
+    ...sessions.map(
+      ({ pid, user, application, state, transactionAgeSec }) =>
+        `pid ${pid} of ${user} (${application || 'no application name'}), ${state || 'state hidden'}, ${Math.round(transactionAgeSec)} s${lockers.has(pid) ? ', holds locks on the tables' : ''}`,
+    ),
+    ...prepared.map(
+      ({ name: gid, user, transactionAgeSec }) =>
+        `prepared transaction ${gid} of ${user}, ${Math.round(transactionAgeSec)} s`,
+    ),
+  ]
+  if (lines.length === 0) return passed(name, `none is older than ${longTransactionSec} s`)
+  const [oldest] = sessions
+  const [first] = prepared
   return failed(
     name,
     lines.join('; '),
-    `They hold up DDL. End them where they were forgotten: SELECT pg_terminate_backend(${oldest.pid});`,
+    `They hold up concurrent index builds and vacuum, and DDL on what they have locked. End them where they were forgotten: ${
+      oldest ? `SELECT pg_terminate_backend(${oldest.pid});` : `ROLLBACK PREPARED '${first?.name ?? ''}';`
+    }`,
   )
+}
+
+function toCaptureCheck(
+  name: string,
+  hazards: readonly { readonly what: string; readonly mend: string }[],
+): Check {
+  const [first] = hazards
+  if (!first) return passed(name, 'no subscription writes the tables, and none of their triggers is disabled')
+  return failed(name, hazards.map(({ what }) => what).join('; '), first.mend)
 }

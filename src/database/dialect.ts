@@ -106,6 +106,22 @@ export interface Blocker {
   readonly state: string
 }
 
+export interface LongTransactions {
+  /** The oldest first. */
+  readonly sessions: readonly Blocker[]
+  readonly prepared: readonly {
+    readonly name: string
+    readonly user: string
+    readonly transactionAgeSec: number
+  }[]
+}
+
+export interface Privilege {
+  /** The statement, with why it is needed as its comment, without a semicolon. */
+  readonly grant: string
+  readonly isGranted: boolean
+}
+
 /** `copy`: keep the other side equal. `watch`: only note the key, nobody applies it. */
 export type TriggerMode = 'copy' | 'watch'
 
@@ -182,8 +198,21 @@ export interface Dialect {
     resolveLink(tx: Transaction, link: Link): Promise<ResolvedLink>
     /** Where the group keeps the keys of `ResolvedLink.outside`; undefined before expand has made it. */
     outside(tx: Transaction, scope: Scope, groupId: string): Promise<TableName | undefined>
-    /** GRANT statements that a migration of these tables lacks; those that do not stand yet are created in their schema. */
-    missingPrivileges(tx: Transaction, tables: readonly TableName[]): Promise<string[]>
+    /**
+     * What a migration of `tables` needs of our role, and of tables that it only reads; those that do not stand yet are created in
+     * their schema.
+     */
+    privileges(
+      tx: Transaction,
+      tables: readonly TableName[],
+      readOnly?: readonly TableName[],
+    ): Promise<readonly Privilege[]>
+    longTransactions(tx: Transaction, olderThanSec: number): Promise<LongTransactions>
+    /** What keeps a write to these tables from being captured, or from meeting the triggers that its author expects. */
+    captureHazards(
+      tx: Transaction,
+      tables: readonly TableName[],
+    ): Promise<readonly { readonly what: string; readonly mend: string }[]>
     activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>
     blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>
     /**

@@ -57,11 +57,12 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
         const dependedOn = await readDependedOn(tx, dialect, migration)
         const findings = [
           ...checkServer(version),
-          ...(await checkRights(tx, dialect, [
-            ...names.old,
-            ...names.new,
-            ...beside.map(({ table }) => table),
-          ])),
+          ...(await checkRights(
+            tx,
+            dialect,
+            [...names.old, ...names.new, ...beside.map(({ table }) => table)],
+            constantTables(migration),
+          )),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
           ...checkDependents(migration, dependedOn),
           ...checkRowSecurity([...old, ...fresh, ...beside, ...constant].map(({ found }) => found)),
@@ -156,13 +157,16 @@ async function checkRights(
   tx: Transaction,
   dialect: Dialect,
   tables: readonly TableName[],
+  readOnly: readonly TableName[],
 ): Promise<Finding[]> {
-  return (await dialect.catalog.missingPrivileges(tx, tables)).map((grant) => ({
-    rule: 'missing-privilege',
-    severity: 'refusal',
-    message: `The role of the URL lacks a privilege.`,
-    mend: `${grant};`,
-  }))
+  return (await dialect.catalog.privileges(tx, tables, readOnly))
+    .filter(({ isGranted }) => !isGranted)
+    .map(({ grant }) => ({
+      rule: 'missing-privilege',
+      severity: 'refusal',
+      message: `The role of the URL lacks a privilege.`,
+      mend: `${grant};`,
+    }))
 }
 
 /** Every expression is planned by the server itself, against the real table. */

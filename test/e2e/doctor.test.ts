@@ -27,6 +27,9 @@ test('with everything in place every check passes, and each value says where it 
   const found = answer as unknown as Answer
   expect(Object.entries(states(found)).filter(([, state]) => state !== 'passed')).toEqual([])
   expect(exitCode).toBe(0)
+  expect(found.checks.find(({ name }) => name === 'Privileges')?.found).toMatch(
+    /^enough; the least is GRANT CREATE ON DATABASE "\w+" TO "postgres" \/\* our schema \*\/; GRANT CREATE ON SCHEMA "public"/,
+  )
   expect(found.values['Temporal address']).toEqual({
     value: inject('temporalAddress'),
     from: 'TEMPORAL_ADDRESS',
@@ -74,5 +77,49 @@ test('a missing privilege is named with the statement that grants it', async (t)
   const found = (await cli.json('doctor')).answer as unknown as Answer
   const privileges = found.checks.find(({ name }) => name === 'Privileges')
   expect(privileges?.state).toBe('failed')
-  expect(privileges?.mend).toContain(`GRANT CREATE ON DATABASE "${database.name}" TO "${role}";`)
+  expect(privileges?.mend).toContain(
+    `GRANT CREATE ON DATABASE "${database.name}" TO "${role}" /* our schema */;`,
+  )
+  expect(privileges?.mend).toContain(`GRANT "postgres" TO "${role}" /* the owner of public.users`)
+  // What it says can be run as it is, and is enough.
+  await database.pool.query(privileges?.mend ?? '')
+  const again = (await cli.json('doctor')).answer as unknown as Answer
+  expect(states(again)['Privileges']).toBe('passed')
+})
+
+test('what writes past triggers, a transaction that was forgotten, and a login that is refused are named', async (t) => {
+  const database = await withDatabase(t)
+  await database.pool.query(`CREATE TABLE users (id bigint PRIMARY KEY);
+    CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER audit AFTER INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION nothing();
+    ALTER TABLE users DISABLE TRIGGER audit;
+    ALTER DATABASE ${database.name} SET session_replication_role = replica;
+    CREATE SUBSCRIPTION feed CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)`)
+  t.onTestFinished(() =>
+    database.pool
+      .query('ALTER SUBSCRIPTION feed SET (slot_name = NONE); DROP SUBSCRIPTION feed')
+      .then(() => undefined),
+  )
+  await database.pool.query(
+    `SET LOCAL allow_system_table_mods = on; INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, 'users'::regclass, 'r' FROM pg_subscription WHERE subname = 'feed'`,
+  )
+  const cli = createServiceCli(t, database)
+  await cli.run('init', 'people')
+  const found = (await cli.json('doctor')).answer as unknown as Answer
+  const capture = found.checks.find(({ name }) => name === 'Capture')
+  expect(capture?.found).toBe(
+    'subscription feed writes public.users without firing statement triggers; trigger audit on public.users is disabled; ' +
+      `sessions of database ${database.name} begin with session_replication_role = replica: our triggers fire there, your own and foreign keys do not`,
+  )
+  expect(capture?.mend).toContain('Migrate on the publisher')
+
+  const stranger = createServiceCli(t, database, {
+    CROSSFADE_DATABASE_URL: database.url.replace('postgres@', 'nobody_of_this_name@'),
+  })
+  await stranger.run('init', 'people')
+  const refused = ((await stranger.json('doctor')).answer as unknown as Answer).checks.find(
+    ({ name }) => name === 'Database',
+  )
+  expect(refused?.found).toContain('the server lets nobody in by this URL')
+  expect(refused?.mend).toContain('Correct user, password or database')
 })

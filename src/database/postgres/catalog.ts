@@ -277,34 +277,6 @@ async function resolveDependency(
   }
 }
 
-export const missingPrivileges: Dialect['catalog']['missingPrivileges'] = async (tx, tables) => {
-  const missing: string[] = []
-  const database = await tx.query(
-    "SELECT current_database() AS name, has_database_privilege(current_database(), 'CREATE') AS ok, current_user AS role",
-  )
-  const role = database.rows[0]?.['role'] ?? ''
-  if (!isTrue(database.rows[0]?.['ok']))
-    missing.push(`GRANT CREATE ON DATABASE "${database.rows[0]?.['name'] ?? ''}" TO "${role}"`)
-  // Creating a table needs it, and so does renaming one: https://www.postgresql.org/docs/18/ddl-priv.html#DDL-PRIV-CREATE
-  const schemas = await tx.query(
-    `SELECT nspname AS name FROM pg_namespace WHERE nspname = ANY ($1::text[]) AND NOT has_schema_privilege(oid, 'CREATE') ORDER BY 1`,
-    [tables.map(({ schema }) => schema)],
-  )
-  for (const schema of schemas.rows) missing.push(`GRANT CREATE ON SCHEMA "${schema['name']}" TO "${role}"`)
-  for (const table of tables) {
-    const owner = await tx.query(
-      `SELECT pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS ok FROM pg_class WHERE oid = to_regclass($1)`,
-      [quoteTable(table)],
-    )
-    const row = owner.rows[0]
-    if (row && !isTrue(row['ok']))
-      missing.push(
-        `GRANT "${row['owner']}" TO "${role}" (the owner of ${formatTable(table)}: triggers and renames need it)`,
-      )
-  }
-  return missing
-}
-
 export const activity: Dialect['catalog']['activity'] = async (tx, tables) => {
   await tx.query('SELECT pg_stat_clear_snapshot()')
   const result: { table: TableName; scans: number; writes: number }[] = []

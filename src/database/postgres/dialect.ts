@@ -14,11 +14,13 @@ import { facts } from './facts.ts'
 import * as flags from './flags.ts'
 import { misfits } from './misfits.ts'
 import { ourTable, scopeOf } from './objects.ts'
+import { captureHazards, longTransactions } from './hazards.ts'
 import { exists, read } from './journal.ts'
 import * as parity from './parity.ts'
 import * as pulse from './pulse.ts'
 import * as ranges from './ranges.ts'
 import { advanceSequences } from './sequences.ts'
+import { privileges } from './rights.ts'
 import * as triggers from './triggers.ts'
 
 export const postgres: Dialect = {
@@ -26,9 +28,12 @@ export const postgres: Dialect = {
   errors,
   catalog: {
     ...catalog,
+    captureHazards,
     evaluate,
     facts,
     load,
+    longTransactions,
+    privileges,
     scope: scopeOf,
   },
   ddl: { ...ddl, advanceSequences },

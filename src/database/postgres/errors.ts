@@ -67,75 +67,108 @@ export function describeRejection(error: unknown): string {
 /** Classes whose messages name things, and never quote a row: what a function RAISEs says whatever its author wanted. */
 const namesOnly = /^(0A|25|26|28|2B|34|3D|3F|40|42|54)/
 
+/** The server did not let us in: the password, pg_hba.conf, the role, or a database that is not there. */
+const isLoginRefused = (error: unknown): boolean =>
+  isPostgresError(error) && /^(28|3D000)/.test(error.code ?? '')
+
+interface Rule {
+  when(error: unknown): boolean
+  readonly kind: 'refused' | 'unavailable'
+  readonly code: string
+  /** What follows after what was tried. */
+  says(error: PostgresError): string
+  readonly mend: string
+}
+
+const ofState =
+  (states: RegExp) =>
+  (error: unknown): boolean =>
+    isPostgresError(error) && states.test(error.code ?? '')
+
+/** The first that fits. Messages of the server stand only where they cannot quote a row's value. */
+const rules: readonly Rule[] = [
+  {
+    when: isConnectionLoss,
+    kind: 'unavailable',
+    code: 'DATABASE.UNREACHABLE',
+    says: (error) => `the database did not answer (${error.code ?? 'connection lost'})`,
+    mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
+  },
+  {
+    when: isLoginRefused,
+    kind: 'refused',
+    code: 'DATABASE.LOGIN_REFUSED',
+    says: (error) => `the server lets nobody in by this URL: ${error.message} (SQLSTATE ${error.code})`,
+    mend: 'Correct user, password or database in the URL that the environment of this process holds, or pg_hba.conf of the server, and start the process again.',
+  },
+  {
+    when: isBusy,
+    kind: 'unavailable',
+    code: 'DATABASE.LOCK_NOT_AVAILABLE',
+    says: (error) => `a lock was not free in time (${describeRejection(error)})`,
+    mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
+  },
+  {
+    when: ofState(/^42501/),
+    kind: 'refused',
+    code: 'DATABASE.PRIVILEGE_MISSING',
+    says: (error) => error.message,
+    mend: 'Grant it to the role of the URL; `crossfade doctor` lists the privileges that are needed.',
+  },
+  {
+    when: isRejected,
+    kind: 'refused',
+    code: 'DATABASE.ROW_REJECTED',
+    says: (error) => `a row was refused (${describeRejection(error)})`,
+    mend: 'Correct the mapping or the rows it names, then start again.',
+  },
+  {
+    when: ofState(/^(57014|53|58|XX|55)/),
+    kind: 'unavailable',
+    code: 'DATABASE.FAILED',
+    says: (error) => `${error.message} (SQLSTATE ${error.code})`,
+    mend: 'It is tried again by itself; see the server’s log if it stays.',
+  },
+  {
+    when: isPostgresError,
+    kind: 'refused',
+    code: 'DATABASE.STATEMENT_REFUSED',
+    says: (error) =>
+      namesOnly.test(error.code ?? '')
+        ? `${error.message} (SQLSTATE ${error.code})`
+        : `refused (${describeRejection(error)}); the server’s log has its words, which may quote rows`,
+    mend: 'Correct the definition; `crossfade plan` shows every statement.',
+  },
+]
+
 /** Any error as one of ours; ours pass unchanged. */
 export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
   if (isCrossfadeError(error)) return error
-  const details: ErrorDetails = isPostgresError(error)
-    ? Object.fromEntries(
-        Object.entries({
-          sqlState: error.code,
-          schema: error.schema,
-          table: error.table,
-          column: error.column,
-          constraint: error.constraint,
-        }).filter(([, value]) => value !== undefined),
-      )
-    : {}
-  if (isConnectionLoss(error))
+  const rule = rules.find(({ when }) => when(error))
+  if (!rule)
     return new CrossfadeError({
-      kind: 'unavailable',
-      code: 'DATABASE.UNREACHABLE',
-      message: `${what}: the database did not answer (${(error as PostgresError).code ?? 'connection lost'}).`,
-      mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
-      details,
+      kind: 'bug',
+      code: 'INTERNAL.UNEXPECTED',
+      message: `${what}: ${error instanceof Error ? error.message : 'an unknown error'}.`,
+      mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
+      cause: error,
     })
-  if (isBusy(error))
-    return new CrossfadeError({
-      kind: 'unavailable',
-      code: 'DATABASE.LOCK_NOT_AVAILABLE',
-      message: `${what}: a lock was not free in time (${describeRejection(error)}).`,
-      mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
-      details,
-    })
-  if (isPostgresError(error) && error.code === '42501')
-    return new CrossfadeError({
-      kind: 'refused',
-      code: 'DATABASE.PRIVILEGE_MISSING',
-      message: `${what}: ${error.message}.`,
-      mend: 'Grant it to the role of the URL; `crossfade doctor` lists the privileges that are needed.',
-      details,
-    })
-  if (isRejected(error))
-    return new CrossfadeError({
-      kind: 'refused',
-      code: 'DATABASE.ROW_REJECTED',
-      message: `${what}: a row was refused (${describeRejection(error)}).`,
-      mend: 'Correct the mapping or the rows it names, then start again.',
-      details,
-    })
-  if (isPostgresError(error) && /^(57014|53|58|XX|55)/.test(error.code ?? ''))
-    return new CrossfadeError({
-      kind: 'unavailable',
-      code: 'DATABASE.FAILED',
-      message: `${what}: ${error.message} (SQLSTATE ${error.code}).`,
-      mend: 'It is tried again by itself; see the server’s log if it stays.',
-      details,
-    })
-  if (isPostgresError(error))
-    return new CrossfadeError({
-      kind: 'refused',
-      code: 'DATABASE.STATEMENT_REFUSED',
-      message: namesOnly.test(error.code ?? '')
-        ? `${what}: ${error.message} (SQLSTATE ${error.code}).`
-        : `${what}: refused (${describeRejection(error)}); the server’s log has its words, which may quote rows.`,
-      mend: 'Correct the definition; `crossfade plan` shows every statement.',
-      details,
-    })
+  const { kind, code, says, mend } = rule
   return new CrossfadeError({
-    kind: 'bug',
-    code: 'INTERNAL.UNEXPECTED',
-    message: `${what}: ${error instanceof Error ? error.message : 'an unknown error'}.`,
-    mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
-    cause: error,
+    kind,
+    code,
+    message: `${what}: ${says(error as PostgresError)}.`,
+    mend,
+    details: detailsOf(error),
   })
+}
+
+function detailsOf(error: unknown): ErrorDetails {
+  if (!isPostgresError(error)) return {}
+  const { code: sqlState, schema, table, column, constraint } = error
+  return Object.fromEntries(
+    Object.entries({ sqlState, schema, table, column, constraint }).filter(
+      ([, value]) => value !== undefined,
+    ),
+  )
 }

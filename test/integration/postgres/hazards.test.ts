@@ -1,0 +1,68 @@
+import { expect, describe, test } from 'vitest'
+import { openDatabase } from '../../../src/database/index.ts'
+import { openSession } from '../../support/both-sides.ts'
+import { postgresVersions, withDatabase } from '../../support/postgres.ts'
+import { eventually } from '../../support/wait.ts'
+
+describe.each(postgresVersions())('what a person should know of on PostgreSQL %s', (version) => {
+  test('a transaction that was forgotten is found, whatever it holds; one of another database is not', async (t) => {
+    const here = await withDatabase(t, version)
+    const elsewhere = await withDatabase(t, version)
+    const database = await openDatabase('default', { url: here.url, maxConnections: 2 })
+    const sessions = await Promise.all([
+      openSession(here.url, 'forgotten'),
+      openSession(elsewhere.url, 'of others'),
+    ])
+    t.onTestFinished(async () => {
+      await Promise.all(sessions.map((session) => session.close()))
+      await database.close()
+    })
+    const longer = (seconds: number): Promise<string[]> =>
+      database.transaction(async (tx) =>
+        (await database.dialect.catalog.longTransactions(tx, seconds)).sessions.map(
+          ({ application, state }) => `${application}: ${state}`,
+        ),
+      )
+    for (const session of sessions) await session.query('BEGIN; SELECT 1')
+    expect(await longer(60)).toEqual([])
+    expect(await eventually(async () => (await longer(0.3)).join())).toBe('forgotten: idle in transaction')
+    await sessions[0]?.query('ROLLBACK')
+    expect(await longer(0.3)).toEqual([])
+  })
+
+  test('privileges are said with what is granted and what is not', async (t) => {
+    const { pool, url, name } = await withDatabase(t, version)
+    const role = `least_${name}`
+    await pool.query(
+      `CREATE ROLE ${role}; CREATE ROLE "the ""owner""_${name}"; CREATE TABLE users (id int); ALTER TABLE users OWNER TO "the ""owner""_${name}";
+       CREATE TABLE lookups (id int); GRANT CREATE ON DATABASE ${name} TO ${role}`,
+    )
+    t.onTestFinished(() =>
+      pool
+        .query(
+          `DROP TABLE users; DROP OWNED BY ${role}; DROP ROLE ${role}; DROP ROLE "the ""owner""_${name}"`,
+        )
+        .then(() => undefined),
+    )
+    const database = await openDatabase('default', {
+      url: `${url}?options=${encodeURIComponent(`-c role=${role}`)}`,
+      maxConnections: 1,
+    })
+    t.onTestFinished(() => database.close())
+    const table = (of: string): { schema: string; name: string } => ({ schema: 'public', name: of })
+    const privileges = (): Promise<[string, boolean][]> =>
+      database.transaction(async (tx) =>
+        (
+          await database.dialect.catalog.privileges(tx, [table('users'), table('people')], [table('lookups')])
+        ).map(({ grant, isGranted }) => [grant.replaceAll(name, 'X'), isGranted]),
+      )
+    expect(await privileges()).toEqual([
+      ['GRANT CREATE ON DATABASE "X" TO "least_X" /* our schema */', true],
+      ['GRANT CREATE ON SCHEMA "public" TO "least_X" /* new tables and renames */', false],
+      ['GRANT "the ""owner""_X" TO "least_X" /* the owner of public.users: triggers and renames */', false],
+      ['GRANT SELECT ON "public"."lookups" TO "least_X" /* read beside a source */', false],
+    ])
+    for (const [grant] of await privileges()) await pool.query(grant.replaceAll('X', name))
+    expect((await privileges()).map(([, isGranted]) => isGranted)).toEqual([true, true, true, true])
+  })
+})
