@@ -184,6 +184,16 @@ export function checkKeys(
         message: `The key column ${nullable.join(', ')} of ${name} may be NULL: such a row cannot be found again.`,
         mend: `ALTER TABLE ${name} ALTER COLUMN ${nullable[0]} SET NOT NULL;`,
       })
+    const arrays = key.filter((column) =>
+      source.columns.some((found) => found.name === column && found.type.endsWith('[]')),
+    )
+    if (arrays.length > 0)
+      findings.push({
+        rule: 'key-array',
+        severity: 'refusal',
+        message: `The key column ${arrays.join(', ')} of ${name} is an array, and keys are handed over in arrays.`,
+        mend: 'Use a unique index without it, or give the table a key of its own: a bigint identity is the plainest.',
+      })
   }
   const spec = migration.expand.tables.find((table) => isSameTable(table.table, mapping.target))
   const unique = target

@@ -1,4 +1,7 @@
 import { describe, expect, test, type TestContext } from 'vitest'
+import { resolveGroups } from '../../../src/copy/groups.ts'
+import type { SyncGroup } from '../../../src/database/index.ts'
+import { followPartitions } from '../../../src/sync/capture.ts'
 import { movePrimary } from '../../../src/ddl/move-primary.ts'
 import { swapNames } from '../../../src/ddl/swap.ts'
 import type { DefinitionInput } from '../../../src/definition/index.ts'
@@ -190,6 +193,95 @@ describe.each(postgresVersions())('several sources of one target on PostgreSQL %
     expect(result).toMatchObject({ mismatched: 2, repaired: 2 })
     await m.drain()
     expect(await differences(m)).toEqual([])
+  })
+
+  test('a table may depend on itself', async (t) => {
+    const m = await withBothSides(
+      t,
+      version,
+      `CREATE TABLE staff (id int PRIMARY KEY, name text, boss int); CREATE INDEX ON staff (boss);
+       CREATE TABLE people (id int PRIMARY KEY, name text, boss text);
+       INSERT INTO staff SELECT i, 'n' || i, nullif(i / 10, 0) FROM generate_series(1, 300) i`,
+      {
+        mappings: [
+          {
+            source: 'staff',
+            target: 'people',
+            key: { id: 'id' },
+            dependsOn: [{ table: 'staff', on: { id: 'boss' } }],
+            columns: { name: true, boss: '(SELECT b.name FROM staff b WHERE b.id = staff.boss)' },
+            reverse: { columns: { name: true } },
+          },
+        ],
+      },
+    )
+    await m.backfill()
+    for (const write of [
+      `UPDATE staff SET name = name || '!' WHERE id IN (1, 2, 15)`,
+      `DELETE FROM staff WHERE id IN (3, 12)`,
+      `UPDATE staff SET id = id + 1000 WHERE id = 4; UPDATE staff SET id = 3 WHERE id = 5`,
+      `UPDATE staff SET boss = id, name = 'own boss' WHERE id = 6`,
+      `TRUNCATE staff; INSERT INTO staff VALUES (1, 'a', 2), (2, 'b', 1)`,
+    ]) {
+      await m.sql(write)
+      await m.drain()
+      expect(
+        await m.differences(
+          'SELECT s.id, s.name, b.name AS boss FROM staff s LEFT JOIN staff b ON b.id = s.boss',
+          'SELECT * FROM people',
+        ),
+        write,
+      ).toEqual([])
+    }
+  })
+
+  test('a partitioned table that is read is followed in each partition, and in those that come', async (t) => {
+    const m = await withBothSides(
+      t,
+      version,
+      `CREATE TABLE prices (region text, item int, price numeric, PRIMARY KEY (region, item)) PARTITION BY LIST (region);
+       CREATE TABLE prices_eu PARTITION OF prices FOR VALUES IN ('eu'); INSERT INTO prices SELECT 'eu', i, i FROM generate_series(1, 50) i;
+       CREATE TABLE sales (id int PRIMARY KEY, region text, item int); CREATE INDEX ON sales (item, region);
+       INSERT INTO sales SELECT i, CASE WHEN i % 2 = 0 THEN 'eu' ELSE 'us' END, i % 60 FROM generate_series(1, 300) i;
+       CREATE TABLE sums (id int PRIMARY KEY, price numeric)`,
+      {
+        mappings: [
+          {
+            source: 'sales',
+            target: 'sums',
+            key: { id: 'id' },
+            dependsOn: [{ table: 'prices', on: { region: 'region', item: 'item' } }],
+            columns: {
+              price: '(SELECT price FROM prices p WHERE p.region = sales.region AND p.item = sales.item)',
+            },
+            reverse: false,
+          },
+        ],
+      },
+    )
+    await m.backfill()
+    const { database, scope } = m.place
+    const differ = async (): Promise<unknown[]> => {
+      const groups = await database.transaction((tx) =>
+        resolveGroups(tx, database.dialect, scope, m.migration),
+      )
+      const [forward] = groups.forward as [SyncGroup]
+      await followPartitions(m.place, [forward])
+      await m.drain(forward)
+      return m.differences(
+        'SELECT s.id, p.price FROM sales s LEFT JOIN prices p USING (region, item)',
+        'SELECT * FROM sums',
+      )
+    }
+    for (const write of [
+      `UPDATE prices_eu SET price = 0 WHERE item < 10`,
+      `CREATE TABLE prices_us (LIKE prices INCLUDING ALL); INSERT INTO prices_us SELECT 'us', i, i * 2 FROM generate_series(1, 40) i; ALTER TABLE prices ATTACH PARTITION prices_us FOR VALUES IN ('us')`,
+      `UPDATE prices SET region = 'us' WHERE item BETWEEN 45 AND 50; DELETE FROM prices_us WHERE item < 5`,
+      `TRUNCATE prices_us`,
+    ]) {
+      await m.sql(write)
+      expect(await differ(), write).toEqual([])
+    }
   })
 
   for (const mode of ['flags', 'swap'] as const)
