@@ -150,6 +150,19 @@ const joined: readonly JoinedConfiguration[] = [
   },
 ]
 
+const joinedAndMoved: JoinedConfiguration = {
+  order: 0,
+  customers: [1, 2],
+  orders: [],
+  changes: [
+    { customer: 0, value: 3 },
+    { customer: 0, value: 4 },
+  ],
+  appliers: 2,
+  copies: true,
+  moves: true,
+}
+
 const two = (value: Value, target: Value, changes: readonly Value[], count: number): TwoConfiguration => ({
   row: value,
   target,
@@ -179,7 +192,7 @@ export const families = {
   joined: {
     about: 'one key that is made from two tables, both of which change, with a chunk and without',
     configurations: [],
-    models: (without) => joined.map((c) => joinedModel(c, without) as Model<unknown>),
+    models: (without) => [...joined, joinedAndMoved].map((c) => joinedModel(c, without) as Model<unknown>),
   },
   'two databases': {
     about: 'one key, its two sides in two databases, an answer to COMMIT that is lost',

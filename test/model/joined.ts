@@ -5,7 +5,8 @@ import { at, isFree, seenBy, write, type Row, type Value } from './pair.ts'
 /**
  * A target row that is made from two tables: an order, whose value is the customer that it names, and customers, whose value is
  * read beside it (src/database/postgres/dependencies.ts). What the target should say is 0 where the order names nobody. A change of
- * a customer leaves the customer, and which orders that touches is asked later; a change of the order always leaves its key.
+ * a customer leaves the customer, and which orders that touches is asked later; a change of the order always leaves its key. Once the
+ * new side leads, it is written there, and no change of a customer may be copied over that.
  */
 interface Joined {
   order: Row
@@ -16,6 +17,9 @@ interface Joined {
   b: { at: 'idle' | 'end'; change: number; leaves: Entry[] }
   chunk: { at: 'idle' | 'insert' | 'commit' | 'over'; value: Value }
   appliers: Applier[]
+  leads: 'old' | 'new'
+  /** The new side's own application has written its row. */
+  isWritten: boolean
 }
 
 /** The order's key, or a customer whose orders are to be found. */
@@ -42,7 +46,12 @@ export interface JoinedConfiguration {
   readonly appliers: number
   /** Else the target says already what it should. */
   readonly copies: boolean
+  /** The primary side moves, and the new side is written. */
+  readonly moves?: boolean
 }
+
+/** What the new side's own application writes. */
+const newer = 99
 
 const row = (committed: Value): Row => ({ committed, by: null, own: null })
 
@@ -56,7 +65,7 @@ const committed = (s: Joined): Value =>
   )
 
 export function joinedModel(configuration: JoinedConfiguration, without: Mutations): Model<Joined> {
-  const { order, customers, orders, changes, appliers, copies } = configuration
+  const { order, customers, orders, changes, appliers, copies, moves } = configuration
   return {
     initial: {
       order: row(order),
@@ -67,19 +76,27 @@ export function joinedModel(configuration: JoinedConfiguration, without: Mutatio
       b: { at: 'idle', change: 0, leaves: [] },
       chunk: { at: copies ? 'idle' : 'over', value: null },
       appliers: Array.from({ length: appliers }, () => ({ at: 'idle', value: null, isBusy: false })),
+      leads: 'old',
+      isWritten: false,
     },
     steps: (s) => [
       ...orderSteps(s, orders, without),
       ...customerSteps(s, changes, without),
       ...chunkSteps(s),
-      ...s.appliers.flatMap((_, i) => applierSteps(s, i)),
+      ...s.appliers.flatMap((_, i) => applierSteps(s, i, without)),
+      ...(moves ? moveSteps(s) : []),
     ],
     violation: (s, isOver) => {
       const isDrained =
         s.chunk.at === 'over' && s.log.length === 0 && s.appliers.every((p) => p.at === 'idle')
-      if (isDrained && s.target.committed !== committed(s))
+      if (isDrained && s.leads === 'old' && s.target.committed !== committed(s))
         return 'drained, and the target says another thing'
-      const isDone = isDrained && s.a.change === orders.length && s.b.change === changes.length
+      if (s.isWritten && s.target.committed !== newer) return 'what the new side wrote is gone'
+      const isDone =
+        isDrained &&
+        s.a.change === orders.length &&
+        s.b.change === changes.length &&
+        s.isWritten === (moves ?? false)
       return isOver && !isDone ? 'nobody can go on' : undefined
     },
   }
@@ -229,8 +246,26 @@ function chunkSteps(s: Joined): Step<Joined>[] {
   }
 }
 
+/** The move waits for writers of both tables and for an empty log; then the new side is written by its own application. */
+function moveSteps(s: Joined): Step<Joined>[] {
+  const isQuiet =
+    s.a.at === 'idle' &&
+    s.b.at === 'idle' &&
+    s.chunk.at === 'over' &&
+    s.log.length === 0 &&
+    s.appliers.every((p) => p.at === 'idle')
+  if (s.leads === 'old') return isQuiet ? [step(s, 'M', 'moves', (n) => void (n.leads = 'new'))] : []
+  if (s.isWritten || !isFree(s.target, 'N')) return []
+  return [
+    step(s, 'N', 'writes', (n) => {
+      n.target.committed = newer
+      n.isWritten = true
+    }),
+  ]
+}
+
 /** As in applier.ts, for the one key; what it takes goes back into the log by the same commit, or is gone. */
-function applierSteps(s: Joined, index: number): Step<Joined>[] {
+function applierSteps(s: Joined, index: number, without: Mutations): Step<Joined>[] {
   const p = at(s.appliers, index)
   const name = `P${index}`
   const { target } = s
@@ -242,12 +277,13 @@ function applierSteps(s: Joined, index: number): Step<Joined>[] {
     case 'idle': {
       const customers = s.log.filter((entry) => entry !== 'key')
       const isTouched = customers.includes(`customer ${s.order.committed ?? -1}`)
+      const isOwed = s.leads === 'old' || without.has('copiesOverNewSide')
       const steps: Step<Joined>[] = []
       if (customers.length > 0)
         steps.push(
           ...act('finds the orders', (_, n) => {
             n.log = n.log.filter((entry) => entry === 'key')
-            if (isTouched) put(n, 'key')
+            if (isTouched && isOwed) put(n, 'key')
           }),
         )
       if (s.log.includes('key'))

@@ -12,7 +12,7 @@ const states: Readonly<Record<FamilyName, number>> = {
   'key changes': 137_697,
   expand: 5_801,
   swap: 44_534,
-  joined: 37_568,
+  joined: 38_833,
   'two databases': 16_176,
 }
 
@@ -49,6 +49,7 @@ const caught: Readonly<Record<Mutation, { readonly in: FamilyName; readonly step
   swapLeavesTriggers: { in: 'swap', steps: 5 },
   joinedLeavesNoKey: { in: 'joined', steps: 7 },
   linkResolvedAtOnce: { in: 'joined', steps: 10 },
+  copiesOverNewSide: { in: 'joined', steps: 12 },
   newLinkOnly: { in: 'joined', steps: 6 },
   noKeyLock: { in: 'two databases', steps: 29 },
   keyLockAfterRead: { in: 'two databases', steps: 18 },

@@ -43,6 +43,7 @@ export const mutations = {
     'a change of a source row that was applied at once leaves no key, though the row is read with others',
   linkResolvedAtOnce:
     'a change of another table leaves the keys that it touches when it is made, not its own values',
+  copiesOverNewSide: 'a change of another table is copied though the new side leads',
   newLinkOnly: 'a row of another table that is read by another value now leaves only the new one',
   // Two databases.
   noKeyLock: 'no lock on the key is held across read and write',

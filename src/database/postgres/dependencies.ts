@@ -54,6 +54,16 @@ export const readsOthers = (group: SyncGroup): boolean =>
 const linked = ({ on }: Dependency, row: string, values: string): string =>
   on.map(({ driving }, i) => `${row}.${quoteIdentifier(driving)} = ${values}.v${i + 1}`).join(' AND ')
 
+/**
+ * Once the new side leads, its rows are its own: what they were made from is no reason to copy them again over what was written there.
+ * The primary side moves with this log empty and its tables locked, so whoever sees a later entry sees that, too.
+ */
+const oldLeads = (scope: Scope): string => `(SELECT primary_side FROM ${ourTable(scope, 'state')}) = 'old'`
+
+/** Of a change that came after that, or of a side that nobody follows any more. */
+export const forgetLinks = (scope: Scope, group: SyncGroup): string[] =>
+  group.dependencies.map((_, index) => `DELETE FROM ${linkLog(scope, group, index)}`)
+
 /** Link values taken in one statement: enough that a burst is gone soon, few enough that the lock on them is short. */
 const mostLinks = 1000
 
@@ -70,13 +80,16 @@ export const resolveDependencies: Dialect['changeLog']['resolveDependencies'] = 
       .map((name) => `${name} IS NULL`)
       .join(' AND ')
     // One statement each: the snapshot that sees an entry sees what was committed with it, and reads the source.
-    for (const [which, from] of [
-      [all, ` WHERE EXISTS (SELECT FROM _crossfade_l)`],
-      [`NOT (${all})`, ` JOIN _crossfade_l ON ${linked(dependency, '_crossfade_d', '_crossfade_l')}`],
+    for (const [which, touched] of [
+      [all, 'WHERE EXISTS (SELECT FROM _crossfade_l)'],
+      [
+        `NOT (${all})`,
+        `JOIN _crossfade_l ON ${linked(dependency, '_crossfade_d', '_crossfade_l')} WHERE true`,
+      ],
     ]) {
       const result = await tx.query(
         `WITH _crossfade_l AS (DELETE FROM ${links} WHERE id IN (SELECT id FROM ${links} WHERE ${which} ORDER BY id LIMIT ${mostLinks} FOR UPDATE SKIP LOCKED) RETURNING *), ` +
-          `_crossfade_k AS (INSERT INTO ${log} (kind, ${quoteList(keys)}) ${selected}${from}) SELECT count(*) AS taken FROM _crossfade_l`,
+          `_crossfade_k AS (INSERT INTO ${log} (kind, ${quoteList(keys)}) ${selected} ${touched} AND ${oldLeads(scope)}) SELECT count(*) AS taken FROM _crossfade_l`,
       )
       taken += Number(result.rows[0]?.['taken'] ?? 0)
     }

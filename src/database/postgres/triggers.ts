@@ -10,7 +10,7 @@ import type {
 } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import { subscriptionsOf } from './catalog.ts'
-import { logEveryLink, logLinks, readsOthers } from './dependencies.ts'
+import { forgetLinks, logEveryLink, logLinks, readsOthers } from './dependencies.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { forget, note } from './journal.ts'
 import {
@@ -330,7 +330,10 @@ export const install: Dialect['triggers']['install'] = async (tx, scope, group, 
   const deferred = await deferredConstraints(tx, group)
   const followed = followedIn(scope, group, { mode, settings, deferred })
   for (const statement of functionStatements(scope, followed, await searchPath(tx))) await tx.query(statement)
-  if (mode === 'watch') await drop(tx, scope, dependencies(scope, group))
+  if (mode === 'watch') {
+    await drop(tx, scope, dependencies(scope, group))
+    for (const statement of forgetLinks(scope, group)) await tx.query(statement)
+  }
   await tx.query(attachStatements(scope, followed).join('; '))
 }
 

@@ -306,6 +306,25 @@ describe.each(postgresVersions())('several sources of one target on PostgreSQL %
       await moved
       const target = mode === 'flags' ? 'views' : 'orders'
       expect(await m.value(`SELECT count(*)::int FROM ${target} WHERE customer = 'last'`)).toBeGreaterThan(0)
+      if (mode === 'flags') {
+        // From now on the new side's rows are its own.
+        await m.sql(`UPDATE ${target} SET note = 'newer' WHERE id = 8`)
+        await m.sql(`UPDATE customers SET name = 'later' WHERE id = 8; TRUNCATE lines`)
+        await m.drain()
+        expect(
+          await m.sql(`SELECT customer, note, total IS NULL AS emptied FROM ${target} WHERE id = 8`),
+        ).toEqual([{ customer: 'last', note: 'newer', emptied: false }])
+        await m.sql(`UPDATE customers SET name = 'left behind' WHERE id = 8`)
+        await database.transaction((tx) =>
+          database.dialect.triggers.install(tx, scope, m.forward, 'watch', m.migration.sync),
+        )
+        // What others own is no stray write to the old side.
+        expect(await m.sql(`SELECT FROM pg_trigger WHERE tgrelid = 'lines'::regclass`)).toEqual([])
+        const state = await database.transaction((tx) =>
+          database.dialect.changeLog.state(tx, scope, m.forward),
+        )
+        expect(state.pending).toBe(0)
+      }
       if (mode === 'swap')
         expect(
           await m.value(`SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'customers'::regclass`),
