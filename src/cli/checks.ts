@@ -190,7 +190,7 @@ function toPrivilegesCheck(name: string, needed: readonly Privilege[]): Check {
 /** @param lockers pids that hold locks on the tables of a migration */
 function toTransactionsCheck(
   name: string,
-  { sessions, prepared }: LongTransactions,
+  { sessions, prepared, hidden }: LongTransactions,
   lockers: ReadonlySet<number>,
 ): Check {
   const lines = [
@@ -203,7 +203,12 @@ function toTransactionsCheck(
         `prepared transaction ${gid} of ${user}, ${Math.round(transactionAgeSec)} s`,
     ),
   ]
-  if (lines.length === 0) return passed(name, `none is older than ${longTransactionSec} s`)
+  if (lines.length === 0)
+    return passed(
+      name,
+      `none ${hidden > 0 ? 'that can be seen ' : ''}is older than ${longTransactionSec} s` +
+        (hidden > 0 ? `; ${hidden} sessions cannot be seen (grant pg_monitor to the role of the URL)` : ''),
+    )
   const [oldest] = sessions
   const [first] = prepared
   return failed(

@@ -114,6 +114,8 @@ export interface LongTransactions {
     readonly user: string
     readonly transactionAgeSec: number
   }[]
+  /** Sessions of others whose state our role may not see. */
+  readonly hidden: number
 }
 
 export interface Privilege {

@@ -21,7 +21,11 @@ export const longTransactions: Dialect['catalog']['longTransactions'] = async (t
       `WHERE database = current_database() AND prepared < clock_timestamp() - $1 * interval '1 second' ORDER BY prepared`,
     [olderThanSec],
   )
+  const hidden = await tx.query(
+    `SELECT count(*) AS hidden FROM pg_stat_activity WHERE datname = current_database() AND state IS NULL AND backend_type IS NULL`,
+  )
   return {
+    hidden: Number(hidden.rows[0]?.['hidden']),
     sessions: sessions.rows.map((row) => ({
       pid: Number(row['pid']),
       user: row['usename'] ?? '',

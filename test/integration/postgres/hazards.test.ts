@@ -26,6 +26,18 @@ describe.each(postgresVersions())('what a person should know of on PostgreSQL %s
     for (const session of sessions) await session.query('BEGIN; SELECT 1')
     expect(await longer(60)).toEqual([])
     expect(await eventually(async () => (await longer(0.3)).join())).toBe('forgotten: idle in transaction')
+    // A role that may not see others is told so, not that there is nothing.
+    const role = `blind_${here.name}`
+    await here.pool.query(`CREATE ROLE ${role}`)
+    const blind = await openDatabase('default', {
+      url: `${here.url}?options=${encodeURIComponent(`-c role=${role}`)}`,
+      maxConnections: 1,
+    })
+    const seen = await blind.transaction((tx) => blind.dialect.catalog.longTransactions(tx, 0.3))
+    expect(seen.sessions).toEqual([])
+    expect(seen.hidden).toBeGreaterThan(0)
+    await blind.close()
+    await here.pool.query(`DROP ROLE ${role}`)
     await sessions[0]?.query('ROLLBACK')
     expect(await longer(0.3)).toEqual([])
   })
