@@ -14,7 +14,6 @@ export interface NewColumn {
 
 /** A new column and the old one whose name it takes. */
 export interface ColumnSwap {
-  readonly table: TableName
   readonly old: string
   readonly new: string
   /** The new column's own default; else it takes the old one's. */
@@ -42,12 +41,16 @@ export interface ColumnOperations {
   /** Remembers which columns these are, so that they are found under whatever name they have later. */
   registerColumns(table: TableName, columns: readonly string[]): DdlStep
   names(tx: Transaction, scope: Scope, table: TableName): Promise<RowNames>
-  /** Every index over an old column as another one over the new, so that the new one has them from its first read. */
-  twinIndexes(table: TableName, column: string, replacement: string): DdlStep
-  /**
-   * The old column's name, default, sequence and indexes for the new one, or back. The caller holds the table for itself.
-   */
-  exchange(tx: Transaction, scope: Scope, swap: ColumnSwap, direction: 'to-new' | 'to-old'): Promise<void>
+  /** Every index over old columns as another one over the new, so that those have them from their first read. */
+  twinIndexes(table: TableName, swaps: readonly ColumnSwap[]): DdlStep
+  /** The old columns' names, defaults, sequences and indexes for the new ones, or back. The caller holds the table for itself. */
+  exchange(
+    tx: Transaction,
+    scope: Scope,
+    table: TableName,
+    swaps: readonly ColumnSwap[],
+    direction: 'to-new' | 'to-old',
+  ): Promise<void>
   /** Sequences that a column owns count as far as its type does. */
   widenSequences(tx: Transaction, table: TableName, column: string): Promise<void>
   /** What stands on a column and an exchange of names would not carry over, in words. */

@@ -1,5 +1,5 @@
 import type { TableName } from '../core/link.ts'
-import { formatTable } from '../core/link.ts'
+import { formatTable, isSameTable } from '../core/link.ts'
 import type { Groups } from '../copy/groups.ts'
 import { everyTable } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
@@ -29,28 +29,28 @@ export function replacedColumns(migration: Migration): ColumnName[] {
 }
 
 /** Of cutover by swap: each new column takes the name of the old one that it replaces. */
-export function columnSwaps(migration: Migration): ColumnSwap[] {
+export function columnSwaps(migration: Migration, of?: TableName): (ColumnSwap & { table: TableName })[] {
   if (migration.kind !== 'column' || migration.cutover.mode !== 'swap') return []
-  return newColumns(migration).flatMap(({ table, name, replaces = [], default: value }) =>
-    replaces.map((old) => ({ table, old, new: name, default: value })),
-  )
+  return newColumns(migration)
+    .filter(({ table }) => of === undefined || isSameTable(table, of))
+    .flatMap(({ table, name, replaces = [], default: value }) =>
+      replaces.map((old) => ({ table, old, new: name, default: value })),
+    )
 }
 
 /** What makes a swap possible: the columns are remembered by number before anything is renamed. */
 export const registerSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] => {
-  const swaps = columnSwaps(migration)
-  const named = swaps.flatMap((swap) => [
-    { table: swap.table, column: swap.old },
-    { table: swap.table, column: swap.new },
-  ])
   return everyTable(migration).flatMap((table) => {
-    const own = ofTable(named, table)
-    return own.length === 0 ? [] : [columns.registerColumns(table, own)]
+    const named = columnSwaps(migration, table).flatMap((swap) => [swap.old, swap.new])
+    return named.length === 0 ? [] : [columns.registerColumns(table, named)]
   })
 }
 
 export const twinSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] =>
-  columnSwaps(migration).map((swap) => columns.twinIndexes(swap.table, swap.old, swap.new))
+  everyTable(migration).flatMap((table) => {
+    const swaps = columnSwaps(migration, table)
+    return swaps.length === 0 ? [] : [columns.twinIndexes(table, swaps)]
+  })
 
 const ofTable = (columns: readonly ColumnName[], table: TableName): string[] =>
   columns.filter((each) => formatTable(each.table) === formatTable(table)).map(({ column }) => column)

@@ -41,7 +41,10 @@ export async function swapColumns(
   for (const group of before.forward) await triggers.remove(tx, scope, group)
 
   if (toNew) await turnColumns(place, tx, migration, 'new')
-  for (const swap of columnSwaps(migration)) await columns.exchange(tx, scope, swap, direction)
+  for (const table of everyTable(migration)) {
+    const swaps = columnSwaps(migration, table)
+    if (swaps.length > 0) await columns.exchange(tx, scope, table, swaps, direction)
+  }
   if (!toNew) await turnColumns(place, tx, migration, 'old')
 
   const after = await resolveGroups(tx, database.dialect, scope, migration)

@@ -351,7 +351,7 @@ describe('a definition of kind column', () => {
     mappings: [{ ...mapping, ...change }],
   })
   test.each([
-    ['a swap', { ...smallest, cutover: { mode: 'swap' } }, 'cutover.mode: swap of column names'],
+    ['a swap', { ...smallest, cutover: { mode: 'swap' } }, 'cutover.mode: swap exchanges names one for one'],
     ['another target', withMapping({ target: 'people' }), 'mappings[0].target: is another table'],
     ['a filter', withMapping({ where: 'true' }), 'mappings[0].where: is for kind "table"'],
     ['no column', withMapping({ columns: {} }), 'mappings[0].columns: names no column'],

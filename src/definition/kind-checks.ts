@@ -28,7 +28,17 @@ export function checkTableKind({ mappings, expand }: ParsedDefinition): Finding[
 export function checkColumnKind({ mappings, expand, cutover }: ParsedDefinition): Finding[] {
   const findings: Finding[] = []
   const find = (path: string, problem: string): void => void findings.push({ path, problem })
-  if (cutover.mode === 'swap') find('cutover.mode', 'swap of column names is not supported yet; use "flags"')
+  const everyReplaced = expand.columns?.flatMap(({ table, replaces = [] }) =>
+    replaces.map((name) => `${formatTable(table)}.${name}`),
+  )
+  const isOneForOne =
+    new Set(everyReplaced).size === everyReplaced?.length &&
+    expand.columns?.every(({ replaces = [] }) => replaces.length <= 1) === true
+  if (cutover.mode === 'swap' && (!isOneForOne || everyReplaced.length === 0))
+    find(
+      'cutover.mode',
+      'swap exchanges names one for one: each old column needs the one new column that replaces it',
+    )
   if (expand.tables.length > 0)
     find('expand.tables', 'is for kind "table"; describe new columns in expand.columns')
   mappings.forEach((mapping, i) => {

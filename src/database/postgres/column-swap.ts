@@ -70,17 +70,16 @@ interface Index {
 }
 
 /**
- * Indexes over plain columns of which `column` is one, with what is needed to build them over another column: an operator class or
+ * Indexes over plain columns of which an old one is among them, with what is needed to build them over another column: an operator class or
  * collation that is its type's default is the new type's to choose. https://www.postgresql.org/docs/18/catalog-pg-index.html
  */
 async function indexesOf(
   tx: Transaction,
   table: TableName,
-  column: string,
-  replacement: string,
+  swaps: readonly Pick<ColumnSwap, 'old' | 'new'>[],
 ): Promise<Index[]> {
   const part =
-    `(CASE WHEN a.attname = $2 THEN quote_ident($3) ELSE quote_ident(a.attname) END || ` +
+    `(quote_ident(coalesce(($3::text[])[array_position($2::text[], a.attname::text)], a.attname)) || ` +
     `CASE WHEN k.n > i.indnkeyatts THEN '' ELSE ` +
     `CASE WHEN i.indcollation[k.n - 1] NOT IN (0, a.attcollation) THEN ' COLLATE ' || i.indcollation[k.n - 1]::regcollation ELSE '' END || ` +
     `CASE WHEN o.opcdefault THEN '' ELSE ' ' || format('%I.%I', ons.nspname, o.opcname) END || ` +
@@ -98,9 +97,9 @@ async function indexesOf(
       `LATERAL (SELECT ${list('<=')} AS keys, ${list('>')} AS included FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n) ` +
       `JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum ` +
       `LEFT JOIN pg_opclass o ON o.oid = i.indclass[k.n - 1] LEFT JOIN pg_namespace ons ON ons.oid = o.opcnamespace) AS l ` +
-      `WHERE i.indrelid = to_regclass($1) AND i.indexprs IS NULL AND EXISTS (SELECT FROM pg_attribute w WHERE w.attrelid = i.indrelid AND w.attname = $2 AND w.attnum = ANY (i.indkey::int2[])) ` +
+      `WHERE i.indrelid = to_regclass($1) AND i.indexprs IS NULL AND EXISTS (SELECT FROM pg_attribute w WHERE w.attrelid = i.indrelid AND w.attname = ANY ($2::text[]) AND w.attnum = ANY (i.indkey::int2[])) ` +
       `ORDER BY c.relname`,
-    [quoteTable(table), column, replacement],
+    [quoteTable(table), swaps.map((swap) => swap.old), swaps.map((swap) => swap.new)],
   )
   return result.rows.map((row) => ({
     name: row['name'] ?? '',
@@ -110,8 +109,9 @@ async function indexesOf(
   }))
 }
 
-export const twinIndexes: ColumnOperations['twinIndexes'] = (table, column, replacement) => {
-  const id = `twin-indexes ${formatTable(table)}.${column}`
+export const twinIndexes: ColumnOperations['twinIndexes'] = (table, swaps) => {
+  const id = `twin-indexes ${formatTable(table)}`
+  const names = swaps.map((swap) => swap.old).join(', ')
   const inSchema = (name: string): string => quoteTable({ schema: table.schema, name })
   const state = async (tx: Transaction, name: string): Promise<'absent' | 'present' | 'broken'> => {
     const row = (
@@ -120,17 +120,18 @@ export const twinIndexes: ColumnOperations['twinIndexes'] = (table, column, repl
     return row === undefined ? 'absent' : row['indisvalid'] === 't' ? 'present' : 'broken'
   }
   /** Before the exchange of names and after it, the ones that the old column has say what the new one needs. */
-  const wanted = async (tx: Transaction): Promise<Index[]> => indexesOf(tx, table, column, replacement)
+  const wanted = (tx: Transaction): Promise<Index[]> => indexesOf(tx, table, swaps)
   const inspect: DdlStep['inspect'] = async (tx) => {
-    if (!(await hasColumn(tx, table, replacement))) return 'present' // it has the old one's name by now, and its indexes
+    // After the exchange they have the names of the old ones.
+    if (!(await hasColumn(tx, table, swaps[0]?.new ?? ''))) return 'present'
     for (const { name } of await wanted(tx))
       if ((await state(tx, twinName(name))) !== 'present') return 'absent'
     return 'present'
   }
   return {
     id,
-    title: `Build the indexes of ${column} of ${formatTable(table)} over ${replacement}, concurrently`,
-    sql: [`CREATE INDEX CONCURRENTLY _crossfade_new_… ON ${quoteTable(table)} … -- as ${column} has them`],
+    title: `Build the indexes of ${names} of ${formatTable(table)} over the new columns, concurrently`,
+    sql: [`CREATE INDEX CONCURRENTLY _crossfade_new_… ON ${quoteTable(table)} … -- as ${names} has them`],
     lock: 'SHARE UPDATE EXCLUSIVE: reads and writes go on',
     inspect,
     async apply(database, scope, { signal }) {
@@ -173,21 +174,22 @@ const renameColumn = (tx: Transaction, table: TableName, from: string, to: strin
 const renameIndex = (tx: Transaction, { schema }: TableName, from: string, to: string): Promise<unknown> =>
   tx.query(`ALTER INDEX ${quoteTable({ schema, name: from })} RENAME TO ${quoteIdentifier(to)}`)
 
-/** The journal's word for an exchange: what the old column had and gets back. */
-const exchangeWord = ({ table, old }: ColumnSwap): string => `exchanged ${formatTable(table)}.${old} `
+/** The journal's word for an exchange: what the old columns had and get back. */
+const exchangeWord = (table: TableName): string => `exchanged ${formatTable(table)} `
 
-interface Exchanged {
+interface Carried {
   readonly fallback: string | null
-  readonly indexes: readonly string[]
   readonly sequences: readonly string[]
 }
 
+interface Exchanged {
+  readonly indexes: readonly string[]
+  /** By the old column's name. */
+  readonly carried: Readonly<Record<string, Carried>>
+}
+
 /** Defaults and owned sequences by column. https://www.postgresql.org/docs/18/sql-altersequence.html: OWNED BY goes with the column. */
-async function carriedBy(
-  tx: Transaction,
-  table: TableName,
-  column: string,
-): Promise<Pick<Exchanged, 'fallback' | 'sequences'>> {
+async function carriedBy(tx: Transaction, table: TableName, column: string): Promise<Carried> {
   const [row] = (
     await tx.query(
       `SELECT pg_get_expr(d.adbin, d.adrelid) AS fallback, (SELECT json_agg(format('%I.%I', n.nspname, c.relname)) FROM pg_depend s JOIN pg_class c ON c.oid = s.objid AND c.relkind = 'S' ` +
@@ -212,20 +214,14 @@ const own = async (
     await tx.query(`ALTER SEQUENCE ${sequence} OWNED BY ${quoteTable(table)}.${quoteIdentifier(column)}`)
 }
 
-export const exchange: ColumnOperations['exchange'] = async (tx, scope, swap, direction) => {
-  const { table, old } = swap
-  const retired = retiredName(old)
-  const word = exchangeWord(swap)
+export const exchange: ColumnOperations['exchange'] = async (tx, scope, table, swaps, direction) => {
+  const word = exchangeWord(table)
   if (direction === 'to-new') {
-    const carried = await carriedBy(tx, table, old)
-    const indexes = (await indexesOf(tx, table, old, swap.new)).map(({ name }) => name)
-    await note(tx, scope, word + JSON.stringify({ ...carried, indexes } satisfies Exchanged))
-    await setDefault(tx, table, old, undefined)
-    await renameColumn(tx, table, old, retired)
-    await renameColumn(tx, table, swap.new, old)
-    const fallback = swap.default ?? carried.fallback ?? undefined
-    if (fallback !== undefined) await setDefault(tx, table, old, fallback)
-    await own(tx, carried.sequences, table, old)
+    const indexes = (await indexesOf(tx, table, swaps)).map(({ name }) => name)
+    const carried: Record<string, Carried> = {}
+    for (const { old } of swaps) carried[old] = await carriedBy(tx, table, old)
+    await note(tx, scope, word + JSON.stringify({ indexes, carried } satisfies Exchanged))
+    for (const swap of swaps) await giveName(tx, table, swap, carried[swap.old])
     for (const name of indexes) {
       await renameIndex(tx, table, name, retiredName(name))
       await renameIndex(tx, table, twinName(name), name)
@@ -233,21 +229,44 @@ export const exchange: ColumnOperations['exchange'] = async (tx, scope, swap, di
     return
   }
   const noted = (await read(tx, scope)).find((line) => line.startsWith(word))
-  const { fallback, indexes, sequences } = JSON.parse(noted?.slice(word.length) ?? '{}') as Exchanged
+  const { indexes, carried } = JSON.parse(noted?.slice(word.length) ?? '{}') as Exchanged
   for (const name of indexes) {
     await renameIndex(tx, table, name, twinName(name))
     await renameIndex(tx, table, retiredName(name), name)
   }
-  await setDefault(tx, table, old, undefined)
-  await renameColumn(tx, table, old, swap.new)
-  await renameColumn(tx, table, retired, old)
-  if (fallback !== null) await setDefault(tx, table, old, fallback)
-  await own(tx, sequences, table, old)
+  for (const swap of swaps) await takeNameBack(tx, table, swap, carried[swap.old])
   await forget(tx, scope, noted ?? word)
 }
 
+async function giveName(
+  tx: Transaction,
+  table: TableName,
+  swap: ColumnSwap,
+  { fallback, sequences }: Carried = { fallback: null, sequences: [] },
+): Promise<void> {
+  await setDefault(tx, table, swap.old, undefined)
+  await renameColumn(tx, table, swap.old, retiredName(swap.old))
+  await renameColumn(tx, table, swap.new, swap.old)
+  const value = swap.default ?? fallback ?? undefined
+  if (value !== undefined) await setDefault(tx, table, swap.old, value)
+  await own(tx, sequences, table, swap.old)
+}
+
+async function takeNameBack(
+  tx: Transaction,
+  table: TableName,
+  swap: ColumnSwap,
+  { fallback, sequences }: Carried = { fallback: null, sequences: [] },
+): Promise<void> {
+  await setDefault(tx, table, swap.old, undefined)
+  await renameColumn(tx, table, swap.old, swap.new)
+  await renameColumn(tx, table, retiredName(swap.old), swap.old)
+  if (fallback !== null) await setDefault(tx, table, swap.old, fallback)
+  await own(tx, sequences, table, swap.old)
+}
+
 export const uncarried: ColumnOperations['uncarried'] = async (tx, table, column) => {
-  const plain = (await indexesOf(tx, table, column, column)).map(({ name }) => name)
+  const plain = (await indexesOf(tx, table, [{ old: column, new: column }])).map(({ name }) => name)
   const result = await tx.query(
     `SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) AS line FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid ` +
       `LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid LEFT JOIN pg_constraint o ON d.classid = 'pg_constraint'::regclass AND o.oid = d.objid ` +

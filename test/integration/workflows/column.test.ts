@@ -135,4 +135,90 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
       ).toEqual(['Ada Lovelace x', 'Alan Turing 1', 'Grace Hopper y', 'f8 King 2'])
     },
   )
+
+  const counters = (name: string, more: Partial<DefinitionInput> = {}): DefinitionInput => ({
+    name,
+    kind: 'column',
+    mappings: [
+      {
+        source: 'counters',
+        key: { id: 'id' },
+        columns: { n2: 'n::bigint' },
+        reverse: { columns: { n: 'n2::int' } },
+      },
+    ],
+    expand: { columns: [{ table: 'counters', name: 'n2', type: 'bigint', notNull: true, replaces: 'n' }] },
+    cutover: { mode: 'swap' },
+    retire: { soak: '1s' },
+    contract: { observe: '1s', soak: '100ms' },
+    backfill: { profile: 'fast' },
+    safety: { requireApproval: false },
+    ...more,
+  })
+  const counterTable = `CREATE TABLE counters (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, note text); CREATE INDEX counters_n ON counters (n);
+    INSERT INTO counters (id) SELECT i FROM generate_series(1, 5000) i; ANALYZE counters`
+
+  /** Adds one to a row again and again under the one name that it knows. @returns how often, when it is stopped */
+  function count(database: TestDatabase): () => Promise<number> {
+    let isOver = false
+    const counting = (async () => {
+      let done = 0
+      for (; !isOver; done++)
+        await database.pool.query('UPDATE counters SET n = n + 1 WHERE id = $1', [1 + (done % 5000)])
+      return done
+    })()
+    counting.catch(() => undefined)
+    return () => {
+      isOver = true
+      return counting
+    }
+  }
+  const total = async (database: TestDatabase): Promise<number> =>
+    Number(
+      (await database.pool.query<{ n: string }>('SELECT sum(n) AS n FROM counters WHERE id <= 5000')).rows[0]
+        ?.n,
+    )
+
+  test('exchanges the names of columns under an application that never notices', async (t) => {
+    const database = await withDatabase(t, version)
+    await database.pool.query(counterTable)
+    const { client } = await startService(t, database)
+    const stop = count(database)
+    const handle = await client.start(counters(`swap-${randomUUID().slice(0, 8)}`))
+    const { outcome } = await untilDetail(handle, 'its end', (detail) => detail.outcome !== 'running')
+    expect(outcome).toBe('done')
+    const done = await stop()
+    expect(await total(database)).toBe(done)
+    await database.pool.query('INSERT INTO counters (id) VALUES (9999)')
+    const columns = await database.pool.query(
+      `SELECT attname, format_type(atttypid, NULL) AS type, attnotnull FROM pg_attribute WHERE attrelid = 'counters'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
+    )
+    expect(columns.rows).toEqual([
+      { attname: 'id', type: 'bigint', attnotnull: true },
+      { attname: 'note', type: 'text', attnotnull: false },
+      { attname: 'n', type: 'bigint', attnotnull: true },
+    ])
+    const indexes = await database.pool.query(
+      `SELECT pg_get_indexdef(indexrelid) AS d FROM pg_index WHERE indrelid = 'counters'::regclass AND NOT indisprimary`,
+    )
+    expect(indexes.rows).toEqual([{ d: 'CREATE INDEX counters_n ON public.counters USING btree (n)' }])
+  })
+
+  test('exchanges them back, with the catalogue as before and nothing lost', async (t) => {
+    const database = await withDatabase(t, version)
+    await database.pool.query(counterTable)
+    const before = await inventory(database)
+    const { client } = await startService(t, database)
+    const stop = count(database)
+    const handle = await client.start(
+      counters(`unswap-${randomUUID().slice(0, 8)}`, { retire: { soak: '1h' } }),
+    )
+    await untilDetail(handle, 'the soak', ({ phase, hold }) => phase === 'retire' && hold !== undefined)
+    await handle.abort({ by: 'the test', cleanUp: true })
+    const { outcome } = await untilDetail(handle, 'its end', (detail) => detail.outcome !== 'running')
+    expect(outcome).toBe('aborted')
+    const done = await stop()
+    expect(await total(database)).toBe(done)
+    expect(await inventory(database)).toEqual(before)
+  })
 })
