@@ -6,11 +6,11 @@ export interface LaneSettings {
 }
 
 /**
- * Two lanes copy 1.2 to 1.6 times as fast as one; more only help where the server has more cores, and they cost the application
- * its cache and its WAL (docs/benchmarks). So gentle takes two, and fast as many as it is given.
+ * Two lanes copy 1.2 to 1.6 times as fast as one, and the application pays: on two cores its p99 was 4.7 instead of 1.3 to 2.4
+ * times the quiet one (docs/benchmarks.md). So gentle takes one, and fast up to four; more only help where the server has more cores.
  */
 export function laneCount({ maxConcurrency, profile }: LaneSettings, ranges: number): number {
-  return Math.max(1, Math.min(maxConcurrency, ranges, profile === 'gentle' ? 2 : 4))
+  return Math.max(1, Math.min(maxConcurrency, ranges, profile === 'gentle' ? 1 : 4))
 }
 
 /** More ranges than lanes, so that lanes end at about the same time although some ranges are slower. */

@@ -212,7 +212,7 @@ describe('the page of a migration in the Temporal UI', () => {
     await untilPageSays(page, 'aborted, the old side serves')
     await page.goto(page.url().replace('user-metadata', 'timeline'))
     const timeline = await untilPageSays(page, 'winding down')
-    for (const line of ['copying, lane 1 of 2', 'applying the change log', 'pause', 'abort'])
+    for (const line of ['copying, lane 1 of 1', 'applying the change log', 'pause', 'abort'])
       expect(timeline).toContain(line)
     await page.screenshot({ path: join(pictures, 'timeline.png') })
     await page.close()

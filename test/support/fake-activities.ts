@@ -220,7 +220,7 @@ function bodiesOf(): FakeBodies {
       rangesDone: 0,
       rangesTotal: ranges,
       lanes: laneCount(
-        { maxConcurrency: settings.maxConcurrency ?? 10, profile: settings.profile ?? 'gentle' },
+        { maxConcurrency: settings.maxConcurrency ?? 2, profile: settings.profile ?? 'fast' },
         ranges,
       ),
     }),
