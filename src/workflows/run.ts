@@ -140,6 +140,7 @@ export class MigrationRun {
     await condition(allHandlersFinished)
     this.state.outcome = outcome
     this.state.activity = outcome
+    this.state.paused = undefined // a pause that came while the last activity ended by itself
     record(this.state, Date.now(), outcome)
     this.show()
     return outcome

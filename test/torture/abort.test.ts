@@ -283,7 +283,7 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     await abort(scene, false)
     expect((await scene.handle.result()).outcome).toBe('aborted')
     expect((await scene.handle.audit()).map(({ what }) => what).join('\n')).toMatch(
-      /the new tables and the schema _crossfade_abort-\w+ are kept/,
+      /what is new and the schema _crossfade_abort-\w+ are kept/,
     )
     await scene.application.stop()
     expect(scene.application.failures).toEqual([])

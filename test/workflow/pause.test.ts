@@ -64,6 +64,21 @@ describe('pause and resume', () => {
     },
   )
 
+  test('that comes while the last activity ends by itself leaves nothing to resume', async () => {
+    const life = await start(withoutHolds)
+    let isReached = false
+    let isPaused = false
+    life.world.before.dropOldTables = async () => {
+      isReached = true
+      await eventually(() => isPaused, { what: 'the pause' }) // it does not heed that it is cancelled
+    }
+    await eventually(() => isReached, { what: 'the last activity' })
+    await life.update('pause', { by })
+    isPaused = true
+    expect((await life.result()).outcome).toBe('done')
+    expect((await life.status()).paused).toBeUndefined()
+  })
+
   test('before anything happened', async () => {
     const life = await start(withoutHolds)
     await life.signal('pause', { by })
