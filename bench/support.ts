@@ -35,6 +35,8 @@ export interface Bench {
 const settings = {
   shared_buffers: '1GB',
   max_wal_size: '16GB',
+  // A server that has run for a while writes into segments that it has used before; making new ones stalls every commit.
+  min_wal_size: '4GB',
   checkpoint_timeout: '30min',
   maintenance_work_mem: '256MB',
   work_mem: '64MB',
