@@ -1,10 +1,10 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { runLane } from '../../src/backfill/run-lane.ts'
-import { isCrossfadeError } from '../../src/errors/index.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
 import { openSession, paceOf, planRanges, withBothSides, type BothSides } from '../support/both-sides.ts'
 import { isLong } from '../support/migrations.ts'
 import { postgresVersions } from '../support/postgres.ts'
+import { retried } from '../support/retried.ts'
 import { randomFrom } from '../support/seeded.ts'
 
 const seed = Number(process.env['CROSSFADE_SEED'] ?? Date.now() % 1_000_000)
@@ -43,11 +43,6 @@ function statement(r: () => number): string {
   return `UPDATE users SET name = '${word()} ${word()}', first = 'lost' WHERE id = ${key()}`
 }
 
-const isLost = (error: unknown): boolean =>
-  /terminat|Connection|not queryable|57P0|EPIPE|ECONNRESET|socket/.test(
-    `${String(error)} ${(error as { code?: string }).code ?? ''}`,
-  )
-
 /** One application's session: short transactions, some of which end in a rollback. */
 async function write(
   m: BothSides,
@@ -70,19 +65,6 @@ async function write(
     }
   await session.close()
   return { done, failures }
-}
-
-/** Again and again until it ends well: what a killed connection throws is what a retried activity would see. */
-async function retried(work: () => Promise<boolean>): Promise<void> {
-  for (;;)
-    try {
-      if (await work()) return
-    } catch (error) {
-      const known = isCrossfadeError(error)
-        ? ['DATABASE.MAY_HAVE_COMMITTED', 'BACKFILL.FENCED'].includes(error.code)
-        : isLost(error)
-      if (!known && (error as { code?: string }).code !== '55P03') throw error
-    }
 }
 
 describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL %s', (version) => {

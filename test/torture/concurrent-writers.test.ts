@@ -1,6 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { runLane } from '../../src/backfill/run-lane.ts'
-import { isCrossfadeError } from '../../src/errors/index.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
 import {
   openSession,
@@ -11,6 +10,7 @@ import {
   type Session,
 } from '../support/both-sides.ts'
 import { postgresVersions } from '../support/postgres.ts'
+import { isLost, retried } from '../support/retried.ts'
 import { randomFrom } from '../support/seeded.ts'
 
 const seed = Number(process.env['CROSSFADE_SEED'] ?? Date.now() % 1_000_000)
@@ -93,24 +93,6 @@ class Writer {
     const from = key()
     return `UPDATE users SET score = ${score()} WHERE id BETWEEN ${from} AND ${from + 300}`
   }
-}
-
-const isLost = (error: unknown): boolean =>
-  /terminat|Connection|not queryable|57P0|EPIPE|ECONNRESET|socket/.test(
-    `${String(error)} ${(error as { code?: string }).code ?? ''}`,
-  )
-
-/** Runs `work` again and again until it ends well; what a killed connection throws is what a retried activity would see. */
-async function retried(work: () => Promise<boolean>): Promise<void> {
-  for (;;)
-    try {
-      if (await work()) return
-    } catch (error) {
-      const known = isCrossfadeError(error)
-        ? ['DATABASE.MAY_HAVE_COMMITTED', 'BACKFILL.FENCED'].includes(error.code)
-        : isLost(error)
-      if (!known && (error as { code?: string }).code !== '55P03') throw error
-    }
 }
 
 describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (version) => {

@@ -1,6 +1,6 @@
 import { formatTable, type Dependency, type TableName } from '../../core/link.ts'
 import { CrossfadeError } from '../../errors/index.ts'
-import type { Dialect, FollowedDependency, TableDescription } from '../dialect.ts'
+import type { Blocker, Dialect, FollowedDependency, TableDescription } from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { toCrossfadeError } from './errors.ts'
 import { linkQuery } from './dependencies.ts'
@@ -302,15 +302,18 @@ export const blockers: Dialect['catalog']['blockers'] = async (tx, tables) => {
       `AND a.pid <> pg_backend_pid() ORDER BY transaction_age DESC LIMIT 5`,
     [tables.map(quoteTable)],
   )
-  return result.rows.map((row) => ({
-    pid: Number(row['pid']),
-    user: row['usename'] ?? '',
-    application: row['application_name'] ?? '',
-    queryAgeSec: Number(row['query_age']),
-    transactionAgeSec: Number(row['transaction_age']),
-    state: row['state'] ?? '',
-  }))
+  return result.rows.map(toSession)
 }
+
+/** A session of pg_stat_activity, its ages in seconds. */
+export const toSession = (row: Row): Blocker => ({
+  pid: Number(row['pid']),
+  user: row['usename'] ?? '',
+  application: row['application_name'] ?? '',
+  queryAgeSec: Number(row['query_age']),
+  transactionAgeSec: Number(row['transaction_age']),
+  state: row['state'] ?? '',
+})
 
 export const explainLink: Dialect['catalog']['explainLink'] = async (tx, resolved) => {
   await tx.query('SAVEPOINT crossfade_explain')

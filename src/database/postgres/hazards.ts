@@ -1,6 +1,6 @@
 import { formatTable } from '../../core/link.ts'
 import type { Dialect } from '../dialect.ts'
-import { subscriptionsOf } from './catalog.ts'
+import { subscriptionsOf, toSession } from './catalog.ts'
 import { quoteTable } from './identifiers.ts'
 
 /** What a person should know of before a migration begins or while it runs, beside what the plan and the gates refuse. */
@@ -26,14 +26,7 @@ export const longTransactions: Dialect['catalog']['longTransactions'] = async (t
   )
   return {
     hidden: Number(hidden.rows[0]?.['hidden']),
-    sessions: sessions.rows.map((row) => ({
-      pid: Number(row['pid']),
-      user: row['usename'] ?? '',
-      application: row['application_name'] ?? '',
-      queryAgeSec: Number(row['query_age']),
-      transactionAgeSec: Number(row['transaction_age']),
-      state: row['state'] ?? '',
-    })),
+    sessions: sessions.rows.map(toSession),
     prepared: prepared.rows.map((row) => ({
       name: row['gid'] ?? '',
       user: row['owner'] ?? '',
