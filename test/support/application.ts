@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import type { TestContext } from 'vitest'
+import { restMs } from './ledger.ts'
 import type { TestDatabase } from './postgres.ts'
 
 /** An application as docs/protocol has it: polls the flags once a second, and acts on what it knows. */
@@ -58,6 +60,7 @@ export class Application {
         this.failures.push(`${this.primary}/${this.reads}: ${String(error)}`)
         return
       }
+      await delay(restMs)
     }
   }
 

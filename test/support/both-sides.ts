@@ -11,6 +11,7 @@ import {
 } from '../../src/database/index.ts'
 import { captureSteps, foundationSteps } from '../../src/ddl/expand-steps.ts'
 import { runStep } from '../../src/ddl/run-step.ts'
+import type { PostgresServer } from '../../src/dev/postgres-server.ts'
 import { resolveMigration, type DefinitionInput, type Migration } from '../../src/definition/index.ts'
 import { runLane } from '../../src/backfill/run-lane.ts'
 import { applyRound, readChangeLogs } from '../../src/sync/apply-changes.ts'
@@ -72,11 +73,11 @@ export type SmallDefinition = Omit<DefinitionInput, 'name' | 'kind'> & Partial<P
 /** Makes the tables of `schema`, then does what expand does for `definition`. */
 export async function withBothSides(
   t: TestContext,
-  version: PostgresVersion,
+  on: PostgresVersion | PostgresServer,
   schema: string,
   definition: SmallDefinition,
 ): Promise<BothSides> {
-  const test = await withDatabase(t, version)
+  const test = await withDatabase(t, on)
   await test.pool.query(schema)
   const migration = resolveMigration({ name: 'm', kind: 'table', ...definition })
   const closing: (() => Promise<void>)[] = []

@@ -1,11 +1,26 @@
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
+import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { isCrossfadeError } from '../../src/errors/index.ts'
 import { cacheFolder, findOnPath, isExecutable } from '../../src/dev/cache-folder.ts'
-import { startPostgres, type PostgresServer } from '../../src/dev/postgres-server.ts'
+import {
+  startPostgres,
+  type PostgresServer,
+  type PostgresServerOptions,
+} from '../../src/dev/postgres-server.ts'
 import { findTemporalCli, startTemporalServer, type TemporalServer } from '../../src/dev/temporal-server.ts'
 
 /** Where the tests find a PostgreSQL. */
@@ -49,6 +64,8 @@ const needs: Readonly<Record<string, readonly ('postgres' | 'temporal' | 'bundle
 /** One of each for the whole run: each project calls this file, and each loads it anew. */
 interface Shared {
   users: number
+  /** Where the servers' data are kept in memory, if anywhere. */
+  memory?: string | undefined
   postgres18?: Promise<PostgresServer>
   postgres15?: Promise<PostgresServer | null>
   temporal?: Promise<TemporalServer>
@@ -58,7 +75,13 @@ const key = Symbol.for('crossfade.test.servers')
 const holder = globalThis as unknown as Record<symbol, Shared | undefined>
 
 /** Tests end by the thousand databases: what a crash of the machine would lose is of no interest here. */
-const settings = { fsync: 'off', full_page_writes: 'off', max_wal_size: '4GB', shared_buffers: '256MB' }
+const settings = {
+  fsync: 'off',
+  full_page_writes: 'off',
+  max_wal_size: '1GB',
+  shared_buffers: '256MB',
+  max_prepared_transactions: '20',
+}
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const shared = (holder[key] ??= { users: 0 })
@@ -74,11 +97,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
       shared.postgres15?.then((server) => server?.stop('immediate')),
       shared.temporal?.then((server) => server.stop()),
     ])
+    if (shared.memory !== undefined) rmSync(shared.memory, { recursive: true, force: true })
   }
+  if (wants('postgres')) shared.memory ??= folderInMemory()
+  const options = (version: '18' | '15'): PostgresServerOptions => ({
+    version,
+    settings,
+    dataDir: shared.memory && join(shared.memory, version),
+  })
   try {
     const [postgres18, postgres15, temporal, bundle] = await Promise.all([
-      wants('postgres') ? (shared.postgres18 ??= startPostgres({ version: '18', settings })) : null,
-      wants('postgres') ? (shared.postgres15 ??= startPostgres15()) : null,
+      wants('postgres') ? (shared.postgres18 ??= startPostgres(options('18'))) : null,
+      wants('postgres') ? (shared.postgres15 ??= startPostgres15(options('15'))) : null,
       wants('temporal') ? (shared.temporal ??= startTemporal()) : null,
       wants('bundle') ? (shared.bundle ??= bundleWorkflows()) : null,
     ])
@@ -97,9 +127,39 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return teardown
 }
 
-async function startPostgres15(): Promise<PostgresServer | null> {
+const memory = '/dev/shm'
+const inMemory = /^crossfade-tests-(\d+)-/
+const roomBytes = 6 * 1024 ** 3
+
+/**
+ * A folder in memory, where there is room: nearly every test makes a database of its own, which on a disk takes a third of a second
+ * of a core, and in memory a fiftieth. What a run that was killed has left there goes.
+ */
+function folderInMemory(): string | undefined {
+  if (!existsSync(memory)) return undefined
+  for (const name of readdirSync(memory)) {
+    const owner = inMemory.exec(name)?.[1]
+    if (owner !== undefined && !isAlive(Number(owner)))
+      rmSync(join(memory, name), { recursive: true, force: true })
+  }
+  const { bavail, bsize } = statfsSync(memory)
+  if (Math.min(bavail * bsize, freemem()) < roomBytes) return undefined
+  const folder = mkdtempSync(join(memory, `crossfade-tests-${process.pid}-`))
+  chmodSync(folder, 0o755) // PostgreSQL's user passes through it
+  return folder
+}
+
+function isAlive(pid: number): boolean {
   try {
-    const server = await startPostgres({ version: '15', settings })
+    return process.kill(pid, 0)
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+async function startPostgres15(options: PostgresServerOptions): Promise<PostgresServer | null> {
+  try {
+    const server = await startPostgres(options)
     if (!server.hasPgbench) missing('pgbench', 'apt-get install postgresql-15')
     return server
   } catch (error) {

@@ -1,5 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import type { TestContext } from 'vitest'
+import type { PostgresServer } from '../../src/dev/postgres-server.ts'
 import { copyChunk } from '../../src/copy/copy-range.ts'
 import {
   claimRange,
@@ -44,10 +45,10 @@ const definition: SmallDefinition = {
 
 export const prepare = (
   t: TestContext,
-  version: PostgresVersion,
+  on: PostgresVersion | PostgresServer,
   more = '',
   sync: SmallDefinition['sync'] = {},
-): Promise<BothSides> => withBothSides(t, version, `${schema} ${more}`, { ...definition, sync })
+): Promise<BothSides> => withBothSides(t, on, `${schema} ${more}`, { ...definition, sync })
 
 export const differences = (m: BothSides): Promise<Record<string, unknown>[]> =>
   m.differences('SELECT id, name FROM users WHERE active', 'SELECT id, full_name FROM people')

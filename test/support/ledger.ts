@@ -1,10 +1,14 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import type { TestContext } from 'vitest'
 import type { TestDatabase } from './postgres.ts'
 import { eventually } from './wait.ts'
 
+/** Hundreds of statements a second all the same; without a rest it would take both cores from what it is there to meet. */
+export const restMs = 2
+
 /**
- * An application that keeps its own books: it inserts, updates and deletes rows of its own without a pause, and remembers what
+ * An application that keeps its own books: it inserts, updates and deletes rows of its own, and remembers what
  * the database has acknowledged. What was there before (ids 1 to `rows`) it leaves alone, so that chunks copy exactly those.
  */
 export class Ledger {
@@ -103,6 +107,7 @@ export class Ledger {
         await this.#put(other, id % 977, `UPDATE ${this.#table} SET price = $2 WHERE id = $1`)
       if (id % 5 === 0) await this.#put(id - 3, undefined, `DELETE FROM ${this.#table} WHERE id = $1`)
       this.statements += 1
+      await delay(restMs)
     }
   }
 

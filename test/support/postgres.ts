@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterAll, beforeAll, inject, type TestContext } from 'vitest'
+import { startPostgres, type PostgresServer } from '../../src/dev/postgres-server.ts'
 import type { ProvidedPostgres } from './global-setup.ts'
 import { eventually } from './wait.ts'
 
@@ -12,7 +13,12 @@ export interface TestDatabase {
   readonly url: string
   /** Closed when the test ends; what else the test connects, it must close itself. */
   readonly pool: pg.Pool
-  readonly server: ProvidedPostgres
+  readonly server: DatabaseServer
+}
+
+/** The server of all tests, or a test's own. */
+export type DatabaseServer = Omit<ProvidedPostgres, 'pgbench'> & {
+  readonly pgbench?: string | null | undefined
 }
 
 /**
@@ -34,11 +40,27 @@ export function postgresServer(version: PostgresVersion = '18'): ProvidedPostgre
 }
 
 /**
+ * A server for one test, where others would notice what is done to it: it is killed, or has a standby that lags. What was acknowledged
+ * must survive, so it has the settings of production, not those of other tests.
+ */
+export async function ownPostgres(
+  t: Pick<TestContext, 'onTestFinished'>,
+  version: PostgresVersion,
+): Promise<PostgresServer> {
+  const server = await startPostgres({ version, settings: { shared_buffers: '128MB' } })
+  t.onTestFinished(() => server.stop('immediate'))
+  return server
+}
+
+/**
  * A fresh, empty database for one test. When the test passes, it is dropped, and a connection that the test left open
  * makes the test fail; when the test fails, it stays until the servers stop, and its name is printed.
  */
-export async function withDatabase(t: TestContext, version: PostgresVersion = '18'): Promise<TestDatabase> {
-  const database = await createDatabase(version)
+export async function withDatabase(
+  t: TestContext,
+  on: PostgresVersion | PostgresServer = '18',
+): Promise<TestDatabase> {
+  const database = await createDatabase(typeof on === 'string' ? postgresServer(on) : on)
   t.onTestFinished(async ({ task }) => {
     await dispose(database, task.result?.state !== 'fail', task.name)
   })
@@ -52,7 +74,7 @@ export async function withDatabase(t: TestContext, version: PostgresVersion = '1
 export function databaseForAll(version: PostgresVersion = '18'): { readonly current: TestDatabase } {
   let database: TestDatabase | undefined
   beforeAll(async () => {
-    database = await createDatabase(version)
+    database = await createDatabase(postgresServer(version))
   })
   afterAll(async ({}, suite) => {
     if (database)
@@ -72,8 +94,7 @@ export function databaseForAll(version: PostgresVersion = '18'): { readonly curr
 
 let count = 0
 
-async function createDatabase(version: PostgresVersion): Promise<TestDatabase> {
-  const server = postgresServer(version)
+async function createDatabase(server: DatabaseServer): Promise<TestDatabase> {
   count += 1
   const name = `test_${process.pid}_${count}_${Date.now().toString(36)}`
   await asAdministrator(server, (client) => client.query(`create database ${name}`))
@@ -81,7 +102,7 @@ async function createDatabase(version: PostgresVersion): Promise<TestDatabase> {
   const pool = new pg.Pool({ connectionString: url, max: 20, application_name: 'test' })
   // Tests kill connections on purpose: an idle one that dies is no failure of the test.
   pool.on('error', () => undefined)
-  return { version, name, url, pool, server }
+  return { version: server.version, name, url, pool, server }
 }
 
 async function dispose(database: TestDatabase, isClean: boolean, test: string): Promise<void> {
@@ -118,7 +139,7 @@ async function dispose(database: TestDatabase, isClean: boolean, test: string): 
 }
 
 async function asAdministrator<T>(
-  server: ProvidedPostgres,
+  server: DatabaseServer,
   act: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
   const client = new pg.Client({ connectionString: server.url, application_name: 'test administrator' })

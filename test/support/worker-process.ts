@@ -11,6 +11,8 @@ export interface WorkerProcess {
   readonly pid: number
   /** As Temporal names it in pending activities. */
   readonly identity: string
+  /** The application name of its sessions, which no other's have. */
+  readonly application: string
   isRunning(): boolean
   /** Resolves when it polls; fails with its log when it ends before. */
   ready(): Promise<void>
@@ -34,8 +36,13 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 
 type Finishing = Pick<TestContext, 'onTestFinished'>
 
+let count = 0
+
 /** Starts one; it ends with the test at the latest. */
 export function startWorkerProcess(t: Finishing, options: WorkerProcessOptions): WorkerProcess {
+  const application = `worker ${++count}`
+  const databaseUrl = new URL(options.databaseUrl)
+  databaseUrl.searchParams.set('application_name', application)
   const loader = pathToFileURL(join(root, 'node_modules', 'tsx', 'dist', 'loader.mjs')).href
   const child = spawn(process.execPath, ['--import', loader, join(root, 'src', 'worker.ts')], {
     cwd: root,
@@ -45,7 +52,7 @@ export function startWorkerProcess(t: Finishing, options: WorkerProcessOptions):
       TSX_TSCONFIG_PATH: join(root, 'tsconfig.json'),
       TEMPORAL_ADDRESS: options.address,
       CROSSFADE_TASK_QUEUE: options.taskQueue,
-      CROSSFADE_DATABASE_URL: options.databaseUrl,
+      CROSSFADE_DATABASE_URL: databaseUrl.href,
       CROSSFADE_WORKFLOW_BUNDLE: required(inject('workflowBundlePath'), 'the workflow bundle'),
       CROSSFADE_LOG_LEVEL: 'info',
     },
@@ -73,6 +80,7 @@ export function startWorkerProcess(t: Finishing, options: WorkerProcessOptions):
   return {
     pid: child.pid ?? 0,
     identity: `${child.pid}@${hostname()}`,
+    application,
     isRunning: () => exit === undefined,
     async ready() {
       await eventually(() => output.includes('worker is running') || exit !== undefined, {

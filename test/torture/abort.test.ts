@@ -5,6 +5,7 @@ import type { MigrationHandle } from '../../src/client.ts'
 import type { DefinitionInput } from '../../src/index.ts'
 import { Application, readFlags } from '../support/application.ts'
 import { inventory } from '../support/inventory.ts'
+import { itemsToGoods } from '../support/items-to-goods.ts'
 import { startService } from '../support/migration.ts'
 import { approve, observe, untilDetail, untilGate, type Observer } from '../support/migrations.ts'
 import {
@@ -25,26 +26,11 @@ const rows = 2_000
 const withinMs = (): number => 1_000 * Math.max(1, (loadavg()[0] ?? 0) / 2)
 
 const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
+  ...itemsToGoods,
   name,
-  kind: 'table',
-  mappings: [
-    {
-      source: 'items',
-      target: 'goods',
-      key: { id: 'id' },
-      columns: { name: true, price: 'price::numeric' },
-      reverse: { columns: { name: true, price: 'price::int' } },
-    },
-  ],
   expand: {
     tables: [
-      {
-        table: 'goods',
-        columns: { id: 'bigint NOT NULL', name: 'text NOT NULL', price: 'numeric NOT NULL' },
-        primaryKey: ['id'],
-        indexes: [{ name: 'goods_name', on: '(name)' }],
-        checks: [{ name: 'goods_price', expression: 'price >= 0' }],
-      },
+      { ...itemsToGoods.expand.tables[0], checks: [{ name: 'goods_price', expression: 'price >= 0' }] },
     ],
     sql: [
       {

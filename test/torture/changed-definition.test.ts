@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { fingerprint, resolveMigration, type DefinitionInput } from '../../src/definition/index.ts'
+import { itemsToGoods } from '../support/items-to-goods.ts'
 import { Ledger } from '../support/ledger.ts'
 import { MortalWorker } from '../support/mortal-worker.ts'
 import { postgresVersions, withDatabase } from '../support/postgres.ts'
@@ -9,28 +10,7 @@ import { postgresVersions, withDatabase } from '../support/postgres.ts'
  * it, and the workflow holds its fingerprint: what does not fit is worked with by nobody.
  */
 
-const definition: DefinitionInput = {
-  name: 'pinned',
-  kind: 'table',
-  mappings: [
-    {
-      source: 'items',
-      target: 'goods',
-      key: { id: 'id' },
-      columns: { name: true, price: true },
-      reverse: false,
-    },
-  ],
-  expand: {
-    tables: [
-      {
-        table: 'goods',
-        columns: { id: 'int NOT NULL', name: 'text NOT NULL', price: 'int NOT NULL' },
-        primaryKey: ['id'],
-      },
-    ],
-  },
-}
+const definition: DefinitionInput = { ...itemsToGoods, name: 'pinned' }
 const migration = resolveMigration(definition)
 const other = resolveMigration({ ...definition, backfill: { batchSize: 7 } })
 const refOf = (of: typeof migration): object => ({

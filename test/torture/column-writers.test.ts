@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { runLane } from '../../src/backfill/run-lane.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
-import { openSession, paceOf, planRanges, withBothSides, type BothSides } from '../support/both-sides.ts'
+import { openSession, paceOf, withBothSides, type BothSides } from '../support/both-sides.ts'
 import { isLong } from '../support/migrations.ts'
 import { postgresVersions } from '../support/postgres.ts'
+import { drainAtOnce, keepFilling, keepKilling } from '../support/pressed.ts'
 import { retried } from '../support/retried.ts'
 import { randomFrom } from '../support/seeded.ts'
 
@@ -99,47 +99,18 @@ describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL 
     })
     const place = await m.open({}, 'ours')
     const until = Date.now() + writeForMs
-    const settings = {
-      ...m.migration.backfill,
-      batchSize: 37,
-      maxBatchSize: 200,
-      rateLimitMs: 0,
-      profile: 'fast' as const,
-    }
-    let passes = 0
-    const lanes = async (): Promise<void> => {
-      while (Date.now() < until) {
-        await retried(async () => {
-          await planRanges(place, [m.forward], 'backfill', 3)
-          return true
-        })
-        const lane = (n: number): Promise<void> =>
-          retried(
-            async () =>
-              (
-                await runLane(
-                  place,
-                  m.groups.forward,
-                  n,
-                  settings,
-                  () => Promise.resolve(undefined),
-                  paceOf(),
-                )
-              ).done,
-          )
-        await Promise.all([lane(0), lane(1)])
-        passes += 1
+    const lanes = (): Promise<number> =>
+      keepFilling(m, place, until, async (pass) => {
+        if (pass % 2 !== 0) return
         // As if these had never been filled, so that there is always something to do.
-        if (passes % 2 === 0)
-          await m
-            .sql(
-              `BEGIN; SET LOCAL crossfade.applying = 'm'; UPDATE users SET first = NULL, last = NULL, share = NULL WHERE id % 3 = 0; COMMIT`,
-            )
-            .catch((error: unknown) => {
-              if ((error as { code?: string }).code !== '40P01') throw error
-            })
-      }
-    }
+        await m
+          .sql(
+            `BEGIN; SET LOCAL crossfade.applying = 'm'; UPDATE users SET first = NULL, last = NULL, share = NULL WHERE id % 3 = 0; COMMIT`,
+          )
+          .catch((error: unknown) => {
+            if ((error as { code?: string }).code !== '40P01') throw error
+          })
+      })
     const applier = (): Promise<void> =>
       retried(async () => {
         await applyChanges(
@@ -149,24 +120,11 @@ describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL 
         )
         return Date.now() >= until
       })
-    let killed = 0
-    const killer = async (): Promise<void> => {
-      const random = randomFrom(seed)
-      const session = await openSession(m.test.url, 'killer')
-      while (Date.now() < until) {
-        const result = await session.query(
-          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ours' AND state <> 'idle' ORDER BY random() LIMIT 1`,
-        )
-        killed += result.rowCount ?? 0
-        await session.query('SELECT pg_sleep($1)', [0.05 + random() * 0.1])
-      }
-      await session.close()
-    }
-    const [writers] = await Promise.all([
+    const [writers, passes, , killed] = await Promise.all([
       Promise.all(Array.from({ length: 4 }, (_, i) => write(m, randomFrom(seed + 1 + i), until))),
       lanes(),
       applier(),
-      killer(),
+      keepKilling(m, until, randomFrom(seed), { leastPauseSec: 0.05, pick: () => 'ours' }),
     ])
 
     expect(writers.flatMap((writer) => writer.failures)).toEqual([])
@@ -179,16 +137,7 @@ describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL 
 
     await m.sql('UPDATE users SET score = 1 WHERE score = 13')
     await m.backfill({ lanes: 2 })
-    // What was refused waits longer each time; now that its reason is gone, it need not.
-    for (const group of [m.forward, m.reverse]) {
-      await m.sql(`UPDATE _crossfade_m.changes_${group.id} SET due_at = '-infinity'`)
-      await m.drain(group).catch(async (error: unknown) => {
-        process.stderr.write(
-          `torture: left in ${group.id}: ${JSON.stringify((await m.log(group)).slice(0, 5))}\n`,
-        )
-        throw error
-      })
-    }
+    for (const group of [m.forward, m.reverse]) await drainAtOnce(m, group)
     const wrong = await m.sql(
       `SELECT * FROM users WHERE first IS DISTINCT FROM split_part(name, ' ', 1) OR last IS DISTINCT FROM nullif(split_part(name, ' ', 2), '')
          OR share IS DISTINCT FROM 100 / (score - 13) OR tag IS DISTINCT FROM coalesce(tag_written, upper(email)) OR first = 'lost' LIMIT 10`,

@@ -1,15 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest'
-import { runLane } from '../../src/backfill/run-lane.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
-import {
-  openSession,
-  paceOf,
-  planRanges,
-  withBothSides,
-  type BothSides,
-  type Session,
-} from '../support/both-sides.ts'
+import { openSession, paceOf, withBothSides, type BothSides, type Session } from '../support/both-sides.ts'
 import { postgresVersions } from '../support/postgres.ts'
+import { drainAtOnce, keepFilling, keepKilling } from '../support/pressed.ts'
 import { isLost, retried } from '../support/retried.ts'
 import { randomFrom } from '../support/seeded.ts'
 
@@ -130,68 +123,24 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
       { length: 4 },
       (_, i) => new Writer(m, randomFrom(seed + 1 + i), `writer ${i}`),
     )
-    const settings = {
-      ...m.migration.backfill,
-      batchSize: 37,
-      maxBatchSize: 200,
-      rateLimitMs: 0,
-      profile: 'fast' as const,
-    }
-    let passes = 0
-    const lanes = async (): Promise<void> => {
-      // Pass after pass, so that there is a chunk under way all the time; every pass starts from an emptied target now and then.
-      while (Date.now() < until) {
-        await retried(async () => {
-          await planRanges(place, [m.forward], 'backfill', 3)
-          return true
-        })
-        await Promise.all(
-          [0, 1].map((lane) =>
-            retried(
-              async () =>
-                (
-                  await runLane(
-                    place,
-                    m.groups.forward,
-                    lane,
-                    settings,
-                    () => Promise.resolve(undefined),
-                    paceOf(),
-                  )
-                ).done,
-            ),
-          ),
-        )
-        passes += 1
-        if (passes % 3 === 0)
+    const lanes = (): Promise<number> =>
+      keepFilling(m, place, until, async (pass) => {
+        // Every pass starts from an emptied target now and then.
+        if (pass % 3 === 0)
           await m.sql('DELETE FROM people WHERE id % 5 = 0; DELETE FROM scores WHERE person % 4 = 0')
-      }
-    }
+      })
     const applier = (): Promise<void> =>
       retried(async () => {
         await applyChanges(place, m.groups.forward, paceOf(Math.max(0, until - Date.now())))
         return Date.now() >= until
       })
-    let killed = 0
-    const killer = async (): Promise<void> => {
-      const session = await openSession(m.test.url, 'killer')
-      while (Date.now() < until) {
-        const who = random() < 0.7 ? 'ours' : `writer ${Math.floor(random() * writers.length)}`
-        const result = await session.query(
-          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND state <> 'idle' ORDER BY random() LIMIT 1`,
-          [who],
-        )
-        killed += result.rowCount ?? 0
-        await session.query('SELECT pg_sleep($1)', [0.02 + random() * 0.1])
-      }
-      await session.close()
-    }
-    await Promise.all([
-      ...writers.map((writer) => writer.run(until)),
+    const pick = (): string => (random() < 0.7 ? 'ours' : `writer ${Math.floor(random() * writers.length)}`)
+    const [passes, killed] = await Promise.all([
       lanes(),
+      keepKilling(m, until, random, { leastPauseSec: 0.02, pick }),
       applier(),
       applier(),
-      killer(),
+      ...writers.map((writer) => writer.run(until)),
     ])
 
     expect(writers.flatMap((writer) => writer.failures)).toEqual([])
@@ -203,7 +152,7 @@ describe.each(postgresVersions())('concurrent writers on PostgreSQL %s', (versio
     // What was deleted from the target by hand comes back with a last pass; what the CHECK refuses is corrected at the source.
     await m.sql('UPDATE users SET score = 1 WHERE score = 13')
     await m.backfill({ lanes: 2 })
-    await m.drain()
+    await drainAtOnce(m, m.forward)
     expect(
       await m.differences(
         'SELECT id, name, score FROM users WHERE active',

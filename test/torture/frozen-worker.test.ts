@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { fingerprint, resolveMigration } from '../../src/definition/index.ts'
+import { itemsToGoods } from '../support/items-to-goods.ts'
 import { Ledger } from '../support/ledger.ts'
 import { isLong } from '../support/migrations.ts'
 import { MortalWorker } from '../support/mortal-worker.ts'
@@ -16,26 +17,8 @@ const rows = 6_000
 const frozenMs = isLong ? 60_000 : 2_000
 
 const migration = resolveMigration({
+  ...itemsToGoods,
   name: 'frozen',
-  kind: 'table',
-  mappings: [
-    {
-      source: 'items',
-      target: 'goods',
-      key: { id: 'id' },
-      columns: { name: true, price: true },
-      reverse: false,
-    },
-  ],
-  expand: {
-    tables: [
-      {
-        table: 'goods',
-        columns: { id: 'int NOT NULL', name: 'text NOT NULL', price: 'int NOT NULL' },
-        primaryKey: ['id'],
-      },
-    ],
-  },
   // One lane that rests most of the time, so that it is met between two chunks.
   backfill: { profile: 'fast', maxConcurrency: 1, batchSize: 100, maxBatchSize: 100, rateLimitMs: 80 },
 })

@@ -6,13 +6,12 @@ import pg from 'pg'
 import { describe, expect, inject, test, type TestContext } from 'vitest'
 import { connectCrossfade, type MigrationHandle } from '../../src/client.ts'
 import { freePort } from '../../src/dev/free-port.ts'
-import { startPostgres, type PostgresServer } from '../../src/dev/postgres-server.ts'
 import { startTemporalServer, type TemporalServer } from '../../src/dev/temporal-server.ts'
 import type { DefinitionInput } from '../../src/index.ts'
 import { Ledger } from '../support/ledger.ts'
 import { required } from '../support/migration.ts'
 import { approve, isLong, untilDetail, untilGate } from '../support/migrations.ts'
-import { postgresVersions, withDatabase } from '../support/postgres.ts'
+import { ownPostgres, postgresVersions, withDatabase } from '../support/postgres.ts'
 import { eventually } from '../support/wait.ts'
 import { Fleet, startWorkerProcess } from '../support/worker-process.ts'
 
@@ -126,13 +125,6 @@ async function ownTemporal(
         },
       })),
   }
-}
-
-async function ownPostgres(t: TestContext, version: '18' | '15'): Promise<PostgresServer> {
-  // What was acknowledged must survive: the settings of production, not those of other tests.
-  const server = await startPostgres({ version, settings: { shared_buffers: '128MB' } })
-  t.onTestFinished(() => server.stop('immediate'))
-  return server
 }
 
 describe.each(postgresVersions())('PostgreSQL %s', (version) => {

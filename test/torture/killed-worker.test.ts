@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, inject, test, type TestContext } from 'vitest'
 import { connectCrossfade, type MigrationHandle } from '../../src/client.ts'
 import type { DefinitionInput } from '../../src/index.ts'
+import { itemsToGoods } from '../support/items-to-goods.ts'
 import { Ledger } from '../support/ledger.ts'
 import { required } from '../support/migration.ts'
 import { approve, chance, isLong, observe, untilGate, type Observer } from '../support/migrations.ts'
@@ -29,27 +30,8 @@ const takeOverMs = (): number => 5_000 + 2_000 * Math.max(1, loadavg()[0] ?? 0)
 const standstillMs = 10_000
 
 const definition = (name: string): DefinitionInput => ({
+  ...itemsToGoods,
   name,
-  kind: 'table',
-  mappings: [
-    {
-      source: 'items',
-      target: 'items_next',
-      key: { id: 'id' },
-      columns: { name: true, price: 'price::numeric' },
-      reverse: { columns: { name: true, price: 'price::int' } },
-    },
-  ],
-  expand: {
-    tables: [
-      {
-        table: 'items_next',
-        columns: { id: 'bigint NOT NULL', name: 'text NOT NULL', price: 'numeric NOT NULL' },
-        primaryKey: ['id'],
-        indexes: [{ name: 'items_next_name', on: '(name)' }],
-      },
-    ],
-  },
   cutover: { mode: 'swap' },
   retire: { soak: '1s' },
   contract: { observe: '1s', soak: '100ms' },
@@ -101,37 +83,35 @@ async function begin(
 /** The lock that a chunk holds from its beginning to its end: src/database/postgres/ranges.ts. */
 const chunkLockClass = 0x63726673
 
-/** The session in which a chunk is under way now, if there is one. */
+interface MidChunk {
+  readonly worker: WorkerProcess
+  /** The worker's own, in which the chunk is. */
+  readonly session: number
+}
+
+/** The chunk that is under way now, if there is one. A lane may go to another worker at any time: only the session says who has it. */
 async function chunkNow(
-  { database }: Torture,
-  state: 'in any state' | 'idle in transaction',
-): Promise<number | undefined> {
-  const locks = await database.pool.query<{ pid: number }>(
-    `SELECT l.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+  { database, fleet }: Torture,
+  state?: 'idle in transaction',
+): Promise<MidChunk | undefined> {
+  const { rows: found } = await database.pool.query<{ pid: number; application: string }>(
+    `SELECT l.pid, a.application_name AS application FROM pg_locks l JOIN pg_stat_activity a USING (pid)
       WHERE locktype = 'advisory' AND classid = ${chunkLockClass} AND granted AND a.datname = current_database()
-        AND a.query NOT LIKE 'COMMIT%' AND (a.state = $1 OR $1 = 'in any state')`,
+        AND a.query NOT LIKE 'COMMIT%' AND (a.state = $1 OR $1 IS NULL)`,
     [state],
   )
-  return locks.rows[0]?.pid
+  const [chunk] = found
+  const worker = fleet.workers.find(({ application }) => application === chunk?.application)
+  return chunk && worker && { worker, session: chunk.pid }
 }
 
-async function untilLaneRuns({ handle, fleet, observer }: Torture): Promise<WorkerProcess> {
-  return eventually(
-    async () =>
-      fleet.find((await observer.running(handle)).find(({ type }) => type === 'backfillSlice')?.worker),
-    { timeoutMs: 60_000, intervalMs: 5, what: 'a lane to run' },
-  )
-}
-
-/** Waits until a chunk is under way; returns its session and the worker that runs it. */
-async function untilMidChunk(torture: Torture): Promise<{ session: number; worker: WorkerProcess }> {
-  const worker = await untilLaneRuns(torture)
-  const session = await eventually(() => chunkNow(torture, 'in any state'), {
-    timeoutMs: 30_000,
+/** Waits until a chunk is under way. */
+async function untilMidChunk(torture: Torture): Promise<MidChunk> {
+  return eventually(() => chunkNow(torture), {
+    timeoutMs: 60_000,
     intervalMs: 1,
     what: 'a chunk to be under way',
   })
-  return { session, worker }
 }
 
 const isInTransaction = async ({ database }: Torture, session: number): Promise<boolean> =>
@@ -142,18 +122,18 @@ const isInTransaction = async ({ database }: Torture, session: number): Promise<
   ).rowCount === 1
 
 /** Stops a worker where it holds a transaction open, and its range with it. */
-async function freezeMidChunk(torture: Torture): Promise<{ session: number; worker: WorkerProcess }> {
-  const worker = await untilLaneRuns(torture)
+async function freezeMidChunk(torture: Torture): Promise<MidChunk> {
   return eventually(
     async () => {
+      const { worker } = await untilMidChunk(torture)
       worker.freeze()
       // What it had sent already the server still does: only a session that waits for its next word is held by it.
-      const session = await chunkNow(torture, 'idle in transaction')
-      if (session !== undefined) return { session, worker }
+      const chunk = await chunkNow(torture, 'idle in transaction')
+      if (chunk?.worker === worker) return chunk
       worker.thaw()
       return undefined
     },
-    { timeoutMs: 30_000, intervalMs: 7, what: 'a worker to be frozen in a chunk' },
+    { timeoutMs: 60_000, intervalMs: 7, what: 'a worker to be frozen in a chunk' },
   )
 }
 

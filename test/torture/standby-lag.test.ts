@@ -1,18 +1,45 @@
 import { describe, expect, test } from 'vitest'
-import { createBackfillThrottle } from '../../src/backfill/throttle.ts'
+import { createBackfillThrottle, type Throttle } from '../../src/backfill/throttle.ts'
 import { runLane } from '../../src/backfill/run-lane.ts'
 import { openDatabase, type Database } from '../../src/database/index.ts'
-import { paceOf, planRanges } from '../support/both-sides.ts'
+import { paceOf, planRanges, type BothSides } from '../support/both-sides.ts'
 import { prepare } from '../support/held-users.ts'
-import { postgresVersions } from '../support/postgres.ts'
+import { ownPostgres, postgresVersions } from '../support/postgres.ts'
 import { startStandby } from '../support/standby.ts'
 import { askThrottle as ask, noStandby, throttledTables as tables, type Limits } from '../support/throttle.ts'
 import { eventually } from '../support/wait.ts'
 
-/** Danger: "a replica falls behind". Alone on its server: a lagging standby is everybody's. */
+/** A lane under a throttle, with every reason that it reports. */
+function laneWith(
+  m: BothSides,
+  throttle: Throttle,
+): { result: ReturnType<typeof runLane>; reasons: (string | undefined)[]; untilHeld(): Promise<void> } {
+  const reasons: (string | undefined)[] = []
+  const result = runLane(
+    m.place,
+    m.groups.forward,
+    0,
+    { ...m.migration.backfill, rateLimitMs: 0 },
+    throttle,
+    {
+      ...paceOf(),
+      report: ({ throttledBy }) => void reasons.push(throttledBy),
+    },
+  )
+  return {
+    result,
+    reasons,
+    untilHeld: async () =>
+      void (await eventually(() => reasons.length > 0 && reasons.every((each) => each !== undefined), {
+        what: 'the lane to be held',
+      })),
+  }
+}
+
+/** Danger: "a replica falls behind". On a server of its own: a lagging standby is everybody's. */
 describe.each(postgresVersions())('PostgreSQL %s', (version) => {
   test('a real standby that falls behind stops a lane before its next chunk, and lets it go on', async (t) => {
-    const m = await prepare(t, version)
+    const m = await prepare(t, await ownPostgres(t, version))
     const standby = await startStandby(t, m.test, `standby_${version}`)
     expect(await ask(m, {})).toBeUndefined()
     await standby.pause()
@@ -23,23 +50,12 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     )
 
     await planRanges(m.place, m.groups.forward, 'backfill', 1)
-    const seen: (string | undefined)[] = []
-    const settings = { ...m.migration.backfill, maxReplicationLagSec: 1, rateLimitMs: 0 }
-    const lane = runLane(
-      m.place,
-      m.groups.forward,
-      0,
-      settings,
-      createBackfillThrottle(m.place, settings, tables, noStandby),
-      {
-        ...paceOf(),
-        report: ({ throttledBy }) => void seen.push(throttledBy),
-      },
-    )
-    await eventually(() => seen.length > 0 && seen.every((each) => each !== undefined))
+    const settings = { ...m.migration.backfill, maxReplicationLagSec: 1 }
+    const lane = laneWith(m, createBackfillThrottle(m.place, settings, tables, noStandby))
+    await lane.untilHeld()
     expect(await m.value(`SELECT count(*)::int FROM people WHERE id > 1000`)).toBe(0)
     await standby.resume()
-    expect(await lane).toMatchObject({ done: true, throttledBy: undefined })
+    expect(await lane.result).toMatchObject({ done: true, throttledBy: undefined })
 
     // A standby that is gone is not one that lags: what is left decides.
     await standby.stop()
@@ -47,19 +63,23 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
   })
 
   test('a standby that pg_stat_replication does not show is asked itself, until it is none any more', async (t) => {
-    const m = await prepare(t, version)
+    const m = await prepare(t, await ownPostgres(t, version))
     const standby = await startStandby(t, m.test, `asked_${version}`)
     const role = `blind_${m.test.name}`
     await m.sql(
       `CREATE ROLE ${role}; GRANT ${role} TO postgres; GRANT ALL ON ALL TABLES IN SCHEMA ${m.place.scope.schema} TO ${role}`,
     )
     const blind = await m.open({ role })
-    const url = m.test.url.replace(/:\d+\//, `:${standby.port}/`)
-    const opened = await openDatabase('replica', { url, maxConnections: 2 })
-    t.onTestFinished(() => opened.close())
-    let isAway = false
+    const connect = async (port: number): Promise<Database> => {
+      const url = m.test.url.replace(/:\d+\//, `:${port}/`)
+      const opened = await openDatabase('replica', { url, maxConnections: 2 })
+      t.onTestFinished(() => opened.close())
+      return opened
+    }
+    let address: Database | undefined = await connect(standby.port)
+    const first = address
     const openStandby = (): Promise<Database> =>
-      isAway ? Promise.reject(new Error('no route')) : Promise.resolve(opened)
+      address ? Promise.resolve(address) : Promise.reject(new Error('no route'))
     const throttled = (limits: Limits): (() => Promise<string | undefined>) =>
       createBackfillThrottle(
         blind,
@@ -83,11 +103,21 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     await until(/^standby replica is \d+\.\d s behind; the limit is 1 s$/)
     await standby.resume()
     await until(undefined)
-    isAway = true
+    address = undefined
     await until(/^the lag of standby replica cannot be read: /)
-    isAway = false
+    address = first
     await until(undefined)
     await standby.promote()
     await until(/^replica is no standby any more/)
+
+    // A failover: no chunk begins until another one answers under that name.
+    await planRanges(m.place, m.groups.forward, 'backfill', 1)
+    const lane = laneWith(m, throttle)
+    await lane.untilHeld()
+    expect(lane.reasons.at(-1)).toMatch(/^replica is no standby any more/)
+    expect(await m.value('SELECT count(*)::int FROM people')).toBe(0)
+    address = await connect((await startStandby(t, m.test, `next_${version}`)).port)
+    expect(await lane.result).toMatchObject({ done: true, throttledBy: undefined })
+    expect(await m.value('SELECT count(*)::int FROM people')).toBe(5)
   })
 })

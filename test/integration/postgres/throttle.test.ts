@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { createBackfillThrottle } from '../../../src/backfill/throttle.ts'
-import { prepare } from '../../support/held-users.ts'
+import { prepare, shutGate } from '../../support/held-users.ts'
 import { postgresVersions } from '../../support/postgres.ts'
 import { askThrottle as ask, noStandby, throttledTables as tables } from '../../support/throttle.ts'
 import { eventually } from '../../support/wait.ts'
@@ -33,10 +33,14 @@ describe.each(postgresVersions())('what lanes wait for on PostgreSQL %s', (versi
     )
     expect(await ask(m, { maxTransactionSec: 3600 })).toBeUndefined()
     await session.query('ROLLBACK')
-    const sleepers = await Promise.all([m.session(), m.session()])
-    const sleeping = Promise.all(sleepers.map((each) => each.query('SELECT pg_sleep(2)')))
-    expect(await ask(m, { maxActiveSessions: 1 })).toMatch(/^\d+ sessions are active; the limit is 1$/)
-    await sleeping
+    const keeper = await shutGate(m)
+    const waiters = await Promise.all([m.session(), m.session()])
+    const waiting = Promise.all(waiters.map((each) => each.query('SELECT pg_advisory_lock_shared(4711)')))
+    expect(
+      await eventually(() => ask(m, { maxActiveSessions: 1 }), { what: 'two sessions to be active' }),
+    ).toMatch(/^\d+ sessions are active; the limit is 1$/)
+    await keeper.query('SELECT pg_advisory_unlock(4711)')
+    await waiting
     const role = `blind_${m.test.name}`
     await m.sql(`CREATE ROLE ${role}`)
     const blind = await m.open({ role })

@@ -10,6 +10,7 @@ import { connectCrossfade } from '../../../src/client.ts'
 import { openDatabase, type Database } from '../../../src/database/index.ts'
 import type { DefinitionInput } from '../../../src/index.ts'
 import { keptCode } from '../../replay/keep-code.ts'
+import { itemsToGoods } from '../../support/items-to-goods.ts'
 import { Ledger } from '../../support/ledger.ts'
 import { required } from '../../support/migration.ts'
 import { approve, isLong, untilDetail } from '../../support/migrations.ts'
@@ -55,27 +56,8 @@ beforeAll(async () => {
 })
 
 const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
+  ...itemsToGoods,
   name,
-  kind: 'table',
-  mappings: [
-    {
-      source: 'items',
-      target: 'goods',
-      key: { id: 'id' },
-      columns: { name: true, price: 'price::numeric' },
-      reverse: { columns: { name: true, price: 'price::int' } },
-    },
-  ],
-  expand: {
-    tables: [
-      {
-        table: 'goods',
-        columns: { id: 'bigint NOT NULL', name: 'text NOT NULL', price: 'numeric NOT NULL' },
-        primaryKey: ['id'],
-        indexes: [{ name: 'goods_name', on: '(name)' }],
-      },
-    ],
-  },
   cutover: { mode, ramp: [{ percent: 100, hold: '100ms' }] },
   retire: { soak: '500ms' },
   contract: { observe: '1s', soak: '100ms' },
