@@ -30,6 +30,8 @@ export interface PgbenchOptions {
   /** Instead of the built-in TPC-B. */
   readonly script?: string
   readonly protocol?: 'simple' | 'extended' | 'prepared'
+  /** Transactions a second at most. Default: as many as it can, which takes all that the machine has. */
+  readonly tps?: number | undefined
 }
 
 interface Finished {
@@ -44,17 +46,18 @@ export async function initialisePgbench(database: TestDatabase, scale: number): 
   if (code !== 0) throw new Error(`pgbench -i failed:\n${run.output()}`)
 }
 
-/** Runs at full speed until it is stopped; it ends with the test at the latest. */
+/** Runs until it is stopped; it ends with the test at the latest. */
 export function startPgbench(
   t: Pick<TestContext, 'onTestFinished'>,
   database: TestDatabase,
-  { scale, clients = 4, script, protocol = 'simple' }: PgbenchOptions,
+  { scale, clients = 4, script, protocol = 'simple', tps }: PgbenchOptions,
 ): Pgbench {
   const folder = mkdtempSync(join(tmpdir(), 'crossfade-pgbench-'))
   const file = join(folder, 'script.sql')
   if (script !== undefined) writeFileSync(file, script)
   // -n: else it would empty its history at the start.
   const args = ['-n', '-c', String(clients), '-j', '1', '-T', '3600', '-M', protocol, '-s', String(scale)]
+  if (tps !== undefined) args.push('-R', String(tps))
   const run = launch(database, script === undefined ? args : [...args, '-f', file])
   let hasEnded = false
   void run.finished.then(() => (hasEnded = true))

@@ -99,31 +99,12 @@ const columns: Omit<DefinitionInput, 'name'> = {
 interface Life {
   readonly name: 'swap' | 'flags' | 'column'
   readonly definition: Omit<DefinitionInput, 'name'>
+  readonly schema: string
   /** Where the application has its prices while this side is primary, as a column and an expression that gives it back. */
   readonly prices: Readonly<
     Record<Side, { readonly table: string; readonly column: string; readonly factor: number }>
   >
 }
-
-const items = { table: 'items', column: 'price', factor: 1 }
-
-const lives: readonly Life[] = [
-  {
-    name: 'swap',
-    definition: { ...tables, cutover: { mode: 'swap' } },
-    prices: { old: items, new: items },
-  },
-  {
-    name: 'flags',
-    definition: tables,
-    prices: { old: items, new: { table: 'goods', column: 'price', factor: 1 } },
-  },
-  {
-    name: 'column',
-    definition: columns,
-    prices: { old: items, new: { table: 'items', column: 'cents', factor: 100 } },
-  },
-]
 
 const schema = `
   CREATE TABLE shops (id int PRIMARY KEY);
@@ -135,6 +116,34 @@ const schema = `
   INSERT INTO items SELECT i, 'name ' || i, 1 + i % 2, i % 100 FROM generate_series(1, 300) i;
   CREATE TABLE tags (item int, tag text, weight int, PRIMARY KEY (item, tag));
   INSERT INTO tags SELECT i, 'tag ' || i % 7, i FROM generate_series(1, 300) i;`
+
+/** What points at the old table goes along with its name, and is proven afterwards. */
+const pointing = `
+  CREATE TABLE stock (item int CONSTRAINT stock_item REFERENCES items ON DELETE CASCADE, n int);
+  INSERT INTO stock SELECT id, 1 FROM items;`
+
+const items = { table: 'items', column: 'price', factor: 1 }
+
+const lives: readonly Life[] = [
+  {
+    name: 'swap',
+    definition: { ...tables, cutover: { mode: 'swap' } },
+    schema: schema + pointing,
+    prices: { old: items, new: items },
+  },
+  {
+    name: 'flags',
+    definition: tables,
+    schema,
+    prices: { old: items, new: { table: 'goods', column: 'price', factor: 1 } },
+  },
+  {
+    name: 'column',
+    definition: columns,
+    schema,
+    prices: { old: items, new: { table: 'items', column: 'cents', factor: 100 } },
+  },
+]
 
 const env = workflowEnvironment()
 
@@ -246,6 +255,16 @@ async function copyOf(
   return { url: database.url.replace(database.name, copy), drop }
 }
 
+/** Whether each key that points at the application's table is proven. */
+async function stateOfKeys(url: string): Promise<string[]> {
+  const { rows } = await withClient(url, (client) =>
+    client.query<{ proven: string }>(
+      `SELECT convalidated::text AS proven FROM pg_constraint WHERE conname = 'stock_item'`,
+    ),
+  )
+  return rows.map((row) => row.proven)
+}
+
 const wayBack = (ref: object): Call[] => [
   { name: 'returnTraffic', input: { ...ref } },
   { name: 'windDown', input: { ...ref, cleanUp: true } },
@@ -275,10 +294,11 @@ async function goBackDying(t: TestContext, url: string, ref: object): Promise<vo
 async function finishedUndisturbed(
   t: TestContext,
   version: PostgresVersion,
+  life: Life,
   calls: readonly Call[],
 ): Promise<string[]> {
   const database = await withDatabase(t, version)
-  await withClient(database.url, (client) => client.query(schema))
+  await withClient(database.url, (client) => client.query(life.schema))
   const worker = new MortalWorker(t, database.url)
   await walk(worker, calls, { dies: false })
   await worker.end()
@@ -298,12 +318,13 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     test(`killed after every commit: ${life.name}`, async (t) => {
       const calls = await recordCalls(life)
       const ref = required(calls.find((call) => call.name === 'checkCapture')?.input, 'a reference')
-      const finished = await finishedUndisturbed(t, version, calls)
+      const finished = await finishedUndisturbed(t, version, life, calls)
       const database = await withDatabase(t, version)
-      await withClient(database.url, (client) => client.query(schema))
+      await withClient(database.url, (client) => client.query(life.schema))
       const before = await inventory(database)
       const books = new Books(life)
       const worker = new MortalWorker(t, database.url, survived)
+      const proven = new Set<string>()
       let canGoBack = true
       let returns = 0
       const expectBack = async (go: (url: string) => Promise<void>): Promise<void> => {
@@ -316,6 +337,7 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
       await walk(worker, calls, {
         dies: true,
         onDeath: async () => {
+          for (const isProven of await stateOfKeys(database.url)) proven.add(isProven)
           await books.write(database.url)
           if (canGoBack) await expectBack((url) => goBack(url, ref))
         },
@@ -338,6 +360,8 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
           worker.deaths.some((label) => label.startsWith(step)),
           `killed in: ${step}`,
         ).toBe(true)
+      // Between the exchange of names and the proof of what points at the table it was killed, too.
+      if (life.name === 'swap') expect([...proven].sort()).toEqual(['false', 'true'])
       survived = worker.deaths
     })
 })

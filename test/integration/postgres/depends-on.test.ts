@@ -325,10 +325,35 @@ describe.each(postgresVersions())('several sources of one target on PostgreSQL %
         )
         expect(state.pending).toBe(0)
       }
-      if (mode === 'swap')
+      if (mode === 'swap') {
         expect(
           await m.value(`SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'customers'::regclass`),
         ).toBe(0)
+        // From now on its rows are its own under this name, too; what of them the old table has goes back to it.
+        const { reverse } = await database.transaction((tx) =>
+          resolveGroups(tx, database.dialect, scope, m.migration),
+        )
+        await m.sql(`UPDATE customers SET name = 'later' WHERE id = 8; TRUNCATE lines`)
+        await m.sql(
+          `UPDATE orders SET note = 'newer' WHERE id = 8; DELETE FROM orders WHERE id = 9; INSERT INTO orders VALUES (5000, 'none', 7, 'own')`,
+        )
+        await m.drain(reverse[0])
+        expect(
+          await m.sql(
+            `SELECT id, customer, note, total IS NULL AS emptied FROM orders WHERE id IN (8, 9, 5000) ORDER BY id`,
+          ),
+        ).toEqual([
+          { id: '8', customer: 'last', note: 'newer', emptied: false },
+          { id: '5000', customer: 'none', note: 'own', emptied: false },
+        ])
+        const old = database.dialect.ddl.retiredName({ schema: 'public', name: 'orders' })
+        expect(
+          await m.sql(`SELECT id, customer, note FROM "${old}" WHERE id IN (8, 9, 5000) ORDER BY id`),
+        ).toEqual([
+          { id: '8', customer: 8, note: 'newer' },
+          { id: '5000', customer: null, note: 'own' },
+        ])
+      }
     })
 })
 
