@@ -96,7 +96,7 @@ async function assertComparisonsHold(place: Workplace, groups: readonly SyncGrou
   if (findings.length > 0)
     throw notCaptured(
       findings,
-      'Enable it again (ALTER TABLE … ENABLE ALWAYS TRIGGER …) and resume: everything is compared again, and what was missed is copied.',
+      'Enable it again (`crossfade doctor` prints the statement) and resume: everything is compared again, and what was missed is copied.',
     )
 }
 

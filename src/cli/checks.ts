@@ -215,7 +215,7 @@ function toTransactionsCheck(
     name,
     lines.join('; '),
     `They hold up concurrent index builds and vacuum, and DDL on what they have locked. End them where they were forgotten: ${
-      oldest ? `SELECT pg_terminate_backend(${oldest.pid});` : `ROLLBACK PREPARED '${first?.name ?? ''}';`
+      oldest ? `SELECT pg_terminate_backend(${oldest.pid});` : (first?.end ?? '')
     }`,
   )
 }

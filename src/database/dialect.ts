@@ -3,10 +3,12 @@ import type { CrossfadeError } from '../errors/index.ts'
 import type { ColumnOperations } from './columns.ts'
 import type { Database, Transaction } from './database.ts'
 import type { Dependent, Dependents } from './dependents.ts'
+import type { Mends } from './mends.ts'
 import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
 import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
 
 export type * from './dependents.ts'
+export type * from './mends.ts'
 export type * from './steps.ts'
 export type * from './sync-group.ts'
 
@@ -38,8 +40,8 @@ export interface TableDescription {
   readonly indexes: readonly (readonly string[])[]
   readonly triggers: readonly string[]
   readonly inheritors: number
-  /** Row-level security hides rows of it from our role, or could. */
-  readonly hidesRows: boolean
+  /** Where row-level security hides rows of it from our role, or could: the statement that shows it all of them. */
+  readonly hidesRowsUntil: string | undefined
   /** Subscriptions that write it: their apply workers fire no statement triggers. */
   readonly subscriptions: readonly string[]
 }
@@ -113,6 +115,8 @@ export interface LongTransactions {
     readonly name: string
     readonly user: string
     readonly transactionAgeSec: number
+    /** The statement that ends it. */
+    readonly end: string
   }[]
   /** Sessions of others whose state our role may not see. */
   readonly hidden: number
@@ -286,6 +290,7 @@ export interface Dialect {
     /** What is wrong with the triggers that a statement would meet now: disabled, missing, or passed by; empty where nothing is. */
     check(tx: Transaction, scope: Scope, group: SyncGroup, mode?: TriggerMode): Promise<readonly string[]>
   }
+  readonly mends: Mends
   readonly journal: {
     read(tx: Transaction, scope: Scope): Promise<readonly string[]>
     exists(tx: Transaction, scope: Scope): Promise<boolean>

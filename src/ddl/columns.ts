@@ -71,7 +71,7 @@ export async function assertValues({ database }: Workplace, migration: Migration
       kind: 'refused',
       code: 'CUTOVER.INCOMPLETE',
       message: `Before cutover every row must have a value in ${name} of ${formatTable(table)}: ${missing} have none.`,
-      mend: `Correct those rows (SELECT … WHERE "${name}" IS NULL), or the expression of the mapping, and resume.`,
+      mend: `Correct those rows, or the expression of the mapping, and resume. ${database.dialect.mends.selectMissing(table, name)}`,
       details: { column: name, missing },
     })
   }

@@ -1,5 +1,5 @@
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
-import type { TableDescription } from '../database/index.ts'
+import type { Mends, TableDescription } from '../database/index.ts'
 import { newColumns } from '../ddl/columns.ts'
 import type { Migration } from '../definition/index.ts'
 
@@ -136,6 +136,7 @@ const covers = (columns: readonly string[], key: readonly string[]): boolean =>
 
 /** Rows are found by key on both sides, so the key is unique, never NULL, and ordered alike. */
 export function checkKeys(
+  mends: Mends,
   migration: Migration,
   mapping: Mapping,
   source: TableDescription | undefined,
@@ -165,7 +166,7 @@ export function checkKeys(
         mend:
           source.uniqueIndexes.length > 0
             ? `Use one of ${source.uniqueIndexes.map((other) => `(${other.columns.join(', ')})`).join(', ')}.`
-            : `CREATE UNIQUE INDEX CONCURRENTLY ON ${name} (${key.join(', ')});`,
+            : mends.index(source, key, { unique: true }),
       })
     else if (index.columns.join() !== key.join())
       findings.push({
@@ -182,7 +183,7 @@ export function checkKeys(
         rule: 'key-nullable',
         severity: 'refusal',
         message: `The key column ${nullable.join(', ')} of ${name} may be NULL: such a row cannot be found again.`,
-        mend: `ALTER TABLE ${name} ALTER COLUMN ${nullable[0]} SET NOT NULL;`,
+        mend: mends.requireValues(mapping.source, nullable),
       })
     const arrays = key.filter((column) =>
       source.columns.some((found) => found.name === column && found.type.endsWith('[]')),
@@ -237,13 +238,13 @@ export function checkSwap(migration: Migration): Finding[] {
 /** Our sessions run with row_security = off: what a policy would hide is an error there, so it is said before anything begins. */
 export function checkRowSecurity(tables: readonly (TableDescription | undefined)[]): Finding[] {
   return tables.flatMap((found) =>
-    found?.hidesRows
+    found?.hidesRowsUntil
       ? [
           {
             rule: 'row-security',
             severity: 'refusal' as const,
             message: `Row-level security of ${formatTable(found.table)} applies to the role of the URL: rows could be hidden from the copy.`,
-            mend: `ALTER ROLE … BYPASSRLS for that role; where it owns the table, ALTER TABLE ${formatTable(found.table)} NO FORCE ROW LEVEL SECURITY; is enough.`,
+            mend: found.hidesRowsUntil,
           },
         ]
       : [],

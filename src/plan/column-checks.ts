@@ -55,7 +55,7 @@ const findTable = (
 
 async function checkFollowed(
   tx: Transaction,
-  { columns }: Dialect,
+  { columns, mends }: Dialect,
   scope: Scope,
   found: TableDescription,
 ): Promise<Finding[]> {
@@ -75,7 +75,7 @@ async function checkFollowed(
       refusal(
         'column-trigger-order',
         `${later.join(', ')} on ${name} would run after our trigger, which must be the last to see the row.`,
-        `ALTER TRIGGER "${later[0]}" ON ${name} RENAME TO a name that sorts before "~".`,
+        mends.runEarlier(found.table, later),
       ),
     )
   if (found.rowsEstimated > rowsWorthSaying)
@@ -83,7 +83,7 @@ async function checkFollowed(
       warning(
         'column-rewrites-rows',
         `The backfill writes every row of ${name} once more: up to ${Math.ceil(found.bytes / 2 ** 20)} MB more until vacuum has been there.`,
-        `Have that much free. Where pages have room (ALTER TABLE ${name} SET (fillfactor = 90), then VACUUM FULL or time), more of its updates are HOT.`,
+        `Have that much free. Where pages have room, more of its updates are HOT: it comes with time, or with VACUUM FULL, after ${mends.leaveRoom(found.table)}`,
       ),
     )
   return findings

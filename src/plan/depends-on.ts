@@ -1,5 +1,5 @@
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
-import type { TableDescription } from '../database/index.ts'
+import type { Mends, TableDescription } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
 import { checkFollowed, type Finding } from './checks.ts'
 
@@ -18,7 +18,7 @@ const isIndexed = (table: TableDescription, columns: readonly string[]): boolean
   table.indexes.some((index) => columns.every((column) => index.slice(0, columns.length).includes(column)))
 
 /** What a mapping reads beside its source is followed there, and found by an index from both sides. */
-export function checkDependencies(mapping: Mapping, find: Find): Finding[] {
+export function checkDependencies(mends: Mends, mapping: Mapping, find: Find): Finding[] {
   return (mapping.dependsOn ?? []).flatMap((dependency) => {
     const { table } = dependency
     const found = find(table)
@@ -29,8 +29,8 @@ export function checkDependencies(mapping: Mapping, find: Find): Finding[] {
     if (!source || followed.some(({ severity }) => severity === 'refusal')) return followed
     return [
       ...followed,
-      ...checkColumns(found, Object.keys(dependency.on)),
-      ...checkColumns(source, Object.values(dependency.on)),
+      ...checkColumns(mends, found, Object.keys(dependency.on)),
+      ...checkColumns(mends, source, Object.values(dependency.on)),
     ]
   })
 }
@@ -42,7 +42,7 @@ const missing = (table: TableName): Finding =>
     'Correct mappings[].dependsOn[].table; names are taken literally, without case folding.',
   )
 
-function checkColumns(found: TableDescription, columns: readonly string[]): Finding[] {
+function checkColumns(mends: Mends, found: TableDescription, columns: readonly string[]): Finding[] {
   const name = formatTable(found.table)
   const unknown = columns.filter((column) => !found.columns.some((other) => other.name === column))
   if (unknown.length > 0)
@@ -58,7 +58,7 @@ function checkColumns(found: TableDescription, columns: readonly string[]): Find
     refusal(
       'depends-on-not-indexed',
       `No index of ${name} starts with (${columns.join(', ')}): each change, and each row that is copied, would read the whole table.`,
-      `CREATE INDEX CONCURRENTLY ON ${name} (${columns.join(', ')});`,
+      mends.index(found, columns),
     ),
   ]
 }

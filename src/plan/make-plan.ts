@@ -71,9 +71,9 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             const target = find(fresh, mapping.target)
             const read = [...old, ...beside, ...constant]
             return [
-              ...checkDependencies(mapping, (table) => find(read, table)),
+              ...checkDependencies(dialect.mends, mapping, (table) => find(read, table)),
               ...checkTarget(migration, mapping, target),
-              ...checkKeys(migration, mapping, source, target),
+              ...checkKeys(dialect.mends, migration, mapping, source, target),
             ]
           }),
           ...(await checkColumns(

@@ -28,7 +28,9 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
   const relation = (
     await tx.query(
       `SELECT c.oid, c.relkind, c.relispartition, ${rowsEstimated('c.oid')} AS rows, (SELECT sum(pg_table_size(l.oid)) FROM ${leavesOf('c.oid')} l) AS bytes, ` +
-        `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors, row_security_active(c.oid) AS hides_rows ` +
+        `(SELECT count(*) FROM pg_inherits WHERE inhparent = c.oid) AS inheritors, ` +
+        `CASE WHEN row_security_active(c.oid) THEN CASE WHEN pg_has_role(c.relowner, 'USAGE') THEN format('ALTER TABLE %I.%I NO FORCE ROW LEVEL SECURITY;', n.nspname, c.relname) ` +
+        `ELSE format('ALTER ROLE %I BYPASSRLS;', current_user) END END AS hides_rows_until ` +
         `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
       [table.schema, table.name],
     )
@@ -58,7 +60,7 @@ export const describeTable: Dialect['catalog']['describeTable'] = async (tx, tab
     rowsEstimated: Math.max(0, Number(relation['rows'])),
     bytes: Number(relation['bytes']),
     inheritors: Number(relation['inheritors']),
-    hidesRows: isTrue(relation['hides_rows']),
+    hidesRowsUntil: relation['hides_rows_until'] ?? undefined,
     columns: await describeColumns(tx, table),
     uniqueIndexes: indexes.rows.map((row) => ({
       name: row['relname'] ?? '',

@@ -16,6 +16,7 @@ import { misfits } from './misfits.ts'
 import { ourTable, scopeOf } from './objects.ts'
 import { captureHazards, longTransactions } from './hazards.ts'
 import { exists, read } from './journal.ts'
+import * as mends from './mends.ts'
 import * as parity from './parity.ts'
 import * as pulse from './pulse.ts'
 import * as ranges from './ranges.ts'
@@ -41,6 +42,7 @@ export const postgres: Dialect = {
   columns: { ...columns, ...columnSwap },
   dependents: { ...dependents, misfits },
   triggers,
+  mends,
   journal: { exists, read },
   definitions: {
     async save(tx, scope, fingerprint, definition) {

@@ -1,7 +1,7 @@
 import { formatTable } from '../../core/link.ts'
 import type { Dialect } from '../dialect.ts'
 import { subscriptionsOf, toSession } from './catalog.ts'
-import { quoteTable } from './identifiers.ts'
+import { quoteLiteral, quoteTable } from './identifiers.ts'
 
 /** What a person should know of before a migration begins or while it runs, beside what the plan and the gates refuse. */
 
@@ -31,6 +31,7 @@ export const longTransactions: Dialect['catalog']['longTransactions'] = async (t
       name: row['gid'] ?? '',
       user: row['owner'] ?? '',
       transactionAgeSec: Number(row['age']),
+      end: `ROLLBACK PREPARED ${quoteLiteral(row['gid'] ?? '')};`,
     })),
   }
 }
@@ -63,14 +64,16 @@ export const captureHazards: Dialect['catalog']['captureHazards'] = async (tx, t
       })
   }
   const replicas = await tx.query(
-    `SELECT concat_ws(' in ', CASE WHEN s.setrole <> 0 THEN 'role ' || s.setrole::regrole END, CASE WHEN s.setdatabase <> 0 THEN 'database ' || d.datname END) AS who ` +
+    `SELECT concat_ws(' in ', CASE WHEN s.setrole <> 0 THEN 'role ' || s.setrole::regrole END, CASE WHEN s.setdatabase <> 0 THEN 'database ' || d.datname END) AS who, ` +
+      `concat_ws(' ', CASE WHEN s.setrole <> 0 THEN 'ROLE ' || s.setrole::regrole ELSE CASE WHEN s.setdatabase = 0 THEN 'ROLE ALL' END END, ` +
+      `CASE WHEN s.setdatabase <> 0 THEN format('%sDATABASE %I', CASE WHEN s.setrole <> 0 THEN 'IN ' END, d.datname) END) AS whose ` +
       `FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) ` +
       `AND 'session_replication_role=replica' = ANY (s.setconfig) ORDER BY 1`,
   )
-  for (const { who } of replicas.rows)
+  for (const { who, whose } of replicas.rows)
     found.push({
-      what: `sessions of ${who} begin with session_replication_role = replica: our triggers fire there, your own and foreign keys do not`,
-      mend: `Is that meant? ALTER ${who?.startsWith('role') ? 'ROLE' : 'DATABASE'} … RESET session_replication_role;`,
+      what: `sessions of ${who || 'every role'} begin with session_replication_role = replica: our triggers fire there, your own and foreign keys do not`,
+      mend: `Is that meant? ALTER ${whose} RESET session_replication_role;`,
     })
   return found
 }

@@ -387,8 +387,8 @@ describe.each(postgresVersions())('what the plan says of several sources on Post
       'depends-on-column-missing: Correct mappings[].dependsOn[].on; the table has id, customer, note.',
     )
     expect(await findings({ dependsOn: [{ table: 'customers', on: { name: 'note' } }], ...note })).toEqual([
-      'depends-on-not-indexed: CREATE INDEX CONCURRENTLY ON public.customers (name);',
-      'depends-on-not-indexed: CREATE INDEX CONCURRENTLY ON public.orders (note);',
+      'depends-on-not-indexed: CREATE INDEX CONCURRENTLY ON "public"."customers" ("name");',
+      'depends-on-not-indexed: CREATE INDEX CONCURRENTLY ON "public"."orders" ("note");',
     ])
     expect(
       await findings({ dependsOn: [{ table: 'customers', on: { id: 'note' } }], ...note }),

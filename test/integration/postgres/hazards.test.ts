@@ -77,4 +77,23 @@ describe.each(postgresVersions())('what a person should know of on PostgreSQL %s
     for (const [grant] of await privileges()) await pool.query(grant.replaceAll('X', name))
     expect((await privileges()).map(([, isGranted]) => isGranted)).toEqual([true, true, true, true])
   })
+  test('sessions that pass by triggers are named with the statement that ends it, as it is run', async (t) => {
+    const { pool, url, name } = await withDatabase(t, version)
+    const role = `"it's ""replica""_${name}"`
+    await pool.query(`CREATE ROLE ${role}`)
+    t.onTestFinished(() => pool.query(`DROP ROLE ${role}`).then(() => undefined))
+    const database = await openDatabase('default', { url, maxConnections: 1 })
+    t.onTestFinished(() => database.close())
+    const mends = (): Promise<string[]> =>
+      database.transaction(async (tx) =>
+        (await database.dialect.catalog.captureHazards(tx, []))
+          .filter(({ what }) => what.includes(name))
+          .map(({ mend }) => mend.replace('Is that meant? ', '')),
+      )
+    for (const whose of [`DATABASE "${name}"`, `ROLE ${role}`, `ROLE ${role} IN DATABASE "${name}"`])
+      await pool.query(`ALTER ${whose} SET session_replication_role = replica`)
+    expect(await mends()).toHaveLength(3)
+    for (const mend of await mends()) await pool.query(mend)
+    expect(await mends()).toEqual([])
+  })
 })
