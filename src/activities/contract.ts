@@ -57,7 +57,9 @@ export interface Activities {
   movePrimary(ref: MigrationRef): Promise<void>
   /** Nothing is written to the old side any more; whoever still writes to it is noted. */
   stopDualWrite(ref: MigrationRef): Promise<void>
+  /** @throws `PLAN.DRIFT` where somebody has changed its columns: what is in them would be lost with it. */
   observeOldSide(ref: MigrationRef): Promise<OldSideActivity>
+  /** @throws `PLAN.DRIFT`, as above, before anything is renamed. */
   retireOldTables(ref: MigrationRef): Promise<void>
   dropOldTables(ref: MigrationRef): Promise<void>
 

@@ -8,6 +8,7 @@ import { captureSteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { assertCaptured } from '../sync/capture.ts'
+import { mostChanges, shorten } from '../plan/drift.ts'
 import { makePlan } from '../plan/make-plan.ts'
 import { keepColumns, keepFacts, planToken, tellFactDrift } from '../plan/schema-now.ts'
 import type { DdlSummary } from './contract.ts'
@@ -79,9 +80,9 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
       throw new CrossfadeError({
         kind: 'refused',
         code: 'PLAN.DRIFT',
-        message: `The schema of ${now.tables.join(', ')} is not the one that was planned for (token ${now.token} instead of ${token})${now.changes.length > 0 ? `: ${now.changes.join('; ')}` : ''}.`,
+        message: `The schema of ${now.tables.join(', ')} is not the one that was planned for (token ${now.token} instead of ${token})${now.changes.length > 0 ? `: ${shorten(now.changes)}` : ''}.`,
         mend: 'Somebody changed its columns since the plan. Change them back and resume, or abort and start again.',
-        details: { tables: now.tables, changes: now.changes },
+        details: { tables: now.tables, changes: now.changes.slice(0, mostChanges) },
       })
     },
   }
@@ -93,14 +94,11 @@ async function assertFacts(place: Workplace, migration: Migration, call: string)
   throw new CrossfadeError({
     kind: 'refused',
     code: 'PLAN.DRIFT',
-    message: `Since the plan this changed beside the columns: ${changes.slice(0, mostChanges).join('; ')}${changes.length > mostChanges ? `; and ${changes.length - mostChanges} more` : ''}.`,
+    message: `Since the plan this changed beside the columns: ${shorten(changes)}.`,
     mend: `Does the new side need the same? Then change it there. \`crossfade resume ${migration.name}\` goes on with what is there now.`,
     details: { changes: changes.slice(0, mostChanges) },
   })
 }
-
-/** A history carries the words. */
-const mostChanges = 10
 
 /** A workflow started by hand may carry a fingerprint that was not made from its definition. */
 function assertFingerprint(migration: Migration, given: string): void {

@@ -6,6 +6,9 @@ import { dropSteps, retireSteps, stopFollowing, valueSteps } from '../ddl/column
 import { movePrimary } from '../ddl/move-primary.ts'
 import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, runStep } from '../ddl/run-step.ts'
+import { CrossfadeError } from '../errors/index.ts'
+import { mostChanges, shorten } from '../plan/drift.ts'
+import { oldSideDrift } from '../plan/schema-now.ts'
 import type { Bodies } from './surroundings.ts'
 
 export const retireActivities: Pick<
@@ -46,6 +49,7 @@ export const retireActivities: Pick<
   async observeOldSide(ref, { enter }) {
     const { place, migration, groups } = await enter(ref)
     const { database, scope } = place
+    await assertSameOldSide(place, migration)
     // Who reads one column of a table that is in use, no statistics say.
     const old = migration.kind === 'column' ? [] : await presentNames(place, migration, 'old')
     return database.transaction(async (tx) => {
@@ -64,6 +68,7 @@ export const retireActivities: Pick<
   async retireOldTables(ref, around) {
     const { place, migration } = await around.open(ref)
     const { ddl } = place.database.dialect
+    await assertSameOldSide(place, migration) // the gate may have been open for days
     if (migration.kind === 'column') {
       for (const step of retireSteps(place.database.dialect, migration))
         await runStep(place, step, everyTable(migration), around)
@@ -103,6 +108,19 @@ export const retireActivities: Pick<
       await runStep(place, ddl.dropTable(retired), [retired], around)
     }
   },
+}
+
+/** @throws `PLAN.DRIFT`: whoever changes its columns uses it, and a column that came after the plan is nowhere else. */
+async function assertSameOldSide(place: Workplace, migration: Migration): Promise<void> {
+  const changes = await oldSideDrift(place, migration)
+  if (changes.length === 0) return
+  throw new CrossfadeError({
+    kind: 'refused',
+    code: 'PLAN.DRIFT',
+    message: `The columns of the old side, which is about to go, are not those that were planned for: ${shorten(changes)}.`,
+    mend: 'Whoever changed them still uses the old side. Bring what is in them over to the new side, change them back, and resume.',
+    details: { changes: changes.slice(0, mostChanges) },
+  })
 }
 
 async function presentNames(

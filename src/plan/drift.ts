@@ -89,3 +89,9 @@ function columnChanges(before: PlannedColumn, after: PlannedColumn): string[] {
   ] as const
   return words.flatMap(([was, is]) => (was === is ? [] : [`${was} → ${is}`]))
 }
+
+/** A history carries the words. */
+export const mostChanges = 10
+
+export const shorten = (changes: readonly string[]): string =>
+  `${changes.slice(0, mostChanges).join('; ')}${changes.length > mostChanges ? `; and ${changes.length - mostChanges} more` : ''}`

@@ -2,6 +2,7 @@ import { formatTable, isSameTable, type TableName } from '../core/link.ts'
 import { tablesBeside, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableDescription, Transaction } from '../database/index.ts'
+import { replacedColumns } from '../ddl/columns.ts'
 import type { Migration } from '../definition/index.ts'
 import { driftOf, factDriftOf, type Facts, type PlannedTable } from './drift.ts'
 import { plannedTables, tokenOf, type Described } from './make-plan.ts'
@@ -29,12 +30,19 @@ async function presentTables(
 async function asPlanned(
   tx: Transaction,
   { database, scope }: Workplace,
+  migration: Migration,
   table: TableName,
   found: TableDescription,
 ): Promise<TableDescription> {
   const { columns } = database.dialect
   const { renamed } = await columns.names(tx, scope, table)
-  const defined = new Map(Object.entries(renamed).map(([name, present]) => [present, name]))
+  const retired = replacedColumns(migration).flatMap((each) =>
+    isSameTable(each.table, table) ? [[columns.retiredColumn(each.column), each.column] as const] : [],
+  )
+  const defined = new Map([
+    ...retired,
+    ...Object.entries(renamed).map(([name, present]) => [present, name] as const),
+  ])
   const relaxed = (await columns.relaxed(tx, scope)).flatMap((each) =>
     isSameTable(each.table, table) ? each.column : [],
   )
@@ -55,7 +63,7 @@ async function describeColumns(
   const described: Described[] = []
   for (const { table, now } of await presentTables(tx, place, migration)) {
     const found = await place.database.dialect.catalog.describeTable(tx, now)
-    described.push({ table, found: found && (await asPlanned(tx, place, table, found)) })
+    described.push({ table, found: found && (await asPlanned(tx, place, migration, table, found)) })
   }
   return plannedTables(migration, described)
 }
@@ -114,6 +122,33 @@ export async function planToken(
         tables: now.map(([table]) => table),
         changes: planned && tokenOf(migration, planned) === token ? driftOf(planned, now) : [],
       }
+    },
+    { readOnly: true },
+  )
+}
+
+/**
+ * What changed of the columns of the old side since the plan, and would be lost with it. What it depended on is nobody's concern any
+ * more. Empty where no description was kept.
+ */
+export async function oldSideDrift(place: Workplace, migration: Migration): Promise<string[]> {
+  const old = tablesOf(migration).old.map(formatTable)
+  // Of a table that stays only the columns go that others replace.
+  const goes = (table: string, column: string): boolean =>
+    migration.kind !== 'column' ||
+    replacedColumns(migration).some((each) => formatTable(each.table) === table && each.column === column)
+  const going = (tables: readonly PlannedTable[]): PlannedTable[] =>
+    tables.flatMap(([table, columns]) =>
+      columns && old.includes(table) ? [[table, columns.filter(([name]) => goes(table, name))]] : [],
+    )
+  return place.database.transaction(
+    async (tx) => {
+      const now = going(await describeColumns(tx, place, migration))
+      const planned = going((await loadKept(tx, place))?.tables ?? [])
+      return driftOf(
+        planned.filter(([table]) => now.some(([present]) => present === table)),
+        now,
+      )
     },
     { readOnly: true },
   )

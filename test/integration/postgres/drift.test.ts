@@ -2,8 +2,16 @@ import { describe, expect, test } from 'vitest'
 import { openDatabase } from '../../../src/database/index.ts'
 import { resolveMigration } from '../../../src/definition/index.ts'
 import { makePlan } from '../../../src/plan/make-plan.ts'
-import { keepColumns, keepFacts, planToken, tellFactDrift } from '../../../src/plan/schema-now.ts'
-import { expand } from '../../support/both-sides.ts'
+import {
+  keepColumns,
+  keepFacts,
+  oldSideDrift,
+  planToken,
+  tellFactDrift,
+} from '../../../src/plan/schema-now.ts'
+import { retireSteps } from '../../../src/ddl/columns.ts'
+import { runStep } from '../../../src/ddl/run-step.ts'
+import { expand, watch, withBothSides } from '../../support/both-sides.ts'
 import { postgresVersions, withDatabase } from '../../support/postgres.ts'
 
 const migration = resolveMigration({
@@ -40,6 +48,51 @@ describe.each(postgresVersions())('drift on PostgreSQL %s', (version) => {
     expect(drifted.changes.map((line) => line.replace(/^\S+: /, ''))).toEqual([
       'column email: character varying(100) → character varying(200)',
       'column note text is new',
+    ])
+    // Before the old side goes it is looked for once more, under whatever name the table has by then.
+    await test.pool.query('ALTER TABLE users RENAME TO _crossfade_retired_users')
+    expect(await oldSideDrift(place, migration)).toEqual([
+      'public.users: column email: character varying(100) → character varying(200)',
+      'public.users: column note text is new',
+    ])
+    await test.pool.query(
+      'ALTER TABLE _crossfade_retired_users ALTER email TYPE varchar(100), DROP note; CREATE INDEX ON people (email)',
+    )
+    expect(await oldSideDrift(place, migration)).toEqual([])
+  })
+
+  test('of a table that stays, only the columns that go count at the contract, whatever they are called by then', async (t) => {
+    const m = await withBothSides(
+      t,
+      version,
+      `CREATE TABLE users (id bigint PRIMARY KEY, old_name text NOT NULL, old_mail text)`,
+      {
+        kind: 'column',
+        mappings: [
+          {
+            source: 'users',
+            target: 'users',
+            key: { id: 'id' },
+            columns: { name: 'old_name', mail: 'old_mail' },
+            reverse: { columns: { old_name: 'name', old_mail: 'mail' } },
+          },
+        ],
+        expand: {
+          columns: [
+            { table: 'users', name: 'name', type: 'text', replaces: ['old_name'] },
+            { table: 'users', name: 'mail', type: 'text', replaces: ['old_mail'] },
+          ],
+        },
+      },
+    )
+    await m.database.transaction((tx) => keepColumns(tx, m.place, m.migration))
+    const [first] = retireSteps(m.database.dialect, m.migration)
+    if (first) await runStep(m.place, first, [], watch) // and then its worker died
+    await m.sql('ALTER TABLE users ADD note text')
+    expect(await oldSideDrift(m.place, m.migration)).toEqual([])
+    await m.sql('ALTER TABLE users ALTER old_mail TYPE varchar(5)')
+    expect(await oldSideDrift(m.place, m.migration)).toEqual([
+      'public.users: column old_mail: text → character varying(5)',
     ])
   })
 
