@@ -237,8 +237,9 @@ export function checkSwap(migration: Migration): Finding[] {
 
 /** Our sessions run with row_security = off: what a policy would hide is an error there, so it is said before anything begins. */
 export function checkRowSecurity(tables: readonly (TableDescription | undefined)[]): Finding[] {
-  return tables.flatMap((found) =>
-    found?.hidesRowsUntil
+  const each = new Map(tables.flatMap((found) => (found ? [[formatTable(found.table), found]] : [])))
+  return [...each.values()].flatMap((found) =>
+    found.hidesRowsUntil
       ? [
           {
             rule: 'row-security',

@@ -179,9 +179,11 @@ async function checkExpressions(
   const findings: Finding[] = []
   for (const [i, link] of forwardLinks(migration).entries()) {
     const [part] = link.parts
-    const types = new Map(find(old, part.table)?.columns.map((column) => [column.name, column.type]))
+    const source = find(old, part.table)
+    const types = new Map(source?.columns.map((column) => [column.name, column.type]))
     const missing = part.key.filter((column) => !types.has(column))
-    if (types.size === 0 || missing.length > 0) continue // said by checkSource and checkKeys
+    // Said by checkSource, checkKeys and checkRowSecurity.
+    if (types.size === 0 || missing.length > 0 || source?.hidesRowsUntil !== undefined) continue
     try {
       const read = await dialect.catalog.explainLink(tx, {
         link,
