@@ -37,3 +37,15 @@ export async function stepEnd(
   const heavy = wide.length > 0 ? await copy.heavyEnd(tx, group, range, wide, stepBytes) : undefined
   return heavy ?? { end, rows: end === undefined ? undefined : rows }
 }
+
+/** How many of `keys`, in their order, one transaction takes: all of them, or fewer where their rows weigh {@link stepBytes}. */
+export async function lightKeys(
+  { copy }: Dialect,
+  tx: Transaction,
+  group: SyncGroup,
+  keys: readonly Key[],
+  wide: readonly string[],
+): Promise<number> {
+  if (wide.length === 0 || keys.length < 2) return keys.length
+  return Math.max(1, await copy.lightKeys(tx, group, keys, wide, stepBytes))
+}

@@ -316,6 +316,14 @@ export interface Dialect {
       attempts: 'fresh' | 'retried',
     ): Promise<ChangeLogEntry[]>
     put(tx: Transaction, scope: Scope, group: SyncGroup, entries: readonly LogEntryInput[]): Promise<void>
+    /** The first or the last `limit` entries that a unique index refused, due or not; they are locked, and stay in the log. */
+    tangled(
+      tx: Transaction,
+      scope: Scope,
+      group: SyncGroup,
+      limit: number,
+      from: 'first' | 'last',
+    ): Promise<ChangeLogEntry[]>
     state(tx: Transaction, scope: Scope, group: SyncGroup): Promise<ChangeLogState>
     /** Those of `keys` that have an entry; all of them while a truncation waits. */
     pendingKeys(tx: Transaction, scope: Scope, group: SyncGroup, keys: readonly Key[]): Promise<Key[]>
@@ -345,6 +353,12 @@ export interface Dialect {
       keys: readonly Key[],
       locks: 'skip' | 'wait',
     ): Promise<CopiedKeys>
+    /**
+     * Before `copyKeys` of the same keys in the same transaction, where rows of the target may have exchanged unique values: those that
+     * others of `keys` are to get are set aside, so that each can be written. What is set aside is written anew, or goes, before COMMIT.
+     * @returns the keys that `copyKeys` must leave out: they are to get what a row has that is not among them
+     */
+    setAside(tx: Transaction, group: SyncGroup, keys: readonly Key[]): Promise<readonly Key[]>
     /** The key of the `rows`th row of the range, or undefined where the range ends first. */
     chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<Key | undefined>
     countRows(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<number>
@@ -358,6 +372,14 @@ export interface Dialect {
       columns: readonly string[],
       bytes: number,
     ): Promise<{ readonly end: Key; readonly rows: number } | undefined>
+    /** How many of `keys`, in their order, have rows that weigh less than `bytes` together. */
+    lightKeys(
+      tx: Transaction,
+      group: SyncGroup,
+      keys: readonly Key[],
+      columns: readonly string[],
+      bytes: number,
+    ): Promise<number>
     /** The next `rows` keys of the *target* above `after`, for looking at every target row. */
     targetKeys(tx: Transaction, link: ResolvedLink, after: Key | undefined, rows: number): Promise<Key[]>
   }

@@ -1,15 +1,23 @@
 import type {
   ChangeLogEntry,
   ChangeLogState,
+  Dialect,
   Key,
   LogEntryInput,
   SyncGroup,
   Transaction,
 } from '../database/index.ts'
+import { lightKeys, wideColumnsOf } from '../copy/step-end.ts'
 import { rest, type Pace, type Workplace } from '../copy/workplace.ts'
 
 /** Keys a transaction: their target rows are locked until it commits, a few milliseconds. */
 const batchKeys = 200
+
+/** So long does one go take keys one by one: the other logs wait for it, and what is left is there for the next. */
+const aloneMs = 1_000
+
+/** Rows that may exchange their unique values in one transaction, which holds the target rows until it commits. */
+export const mostTangled = 2_000
 
 const idleRestMs = 100
 
@@ -25,7 +33,18 @@ export interface ApplyProgress {
 
 interface Batch {
   readonly taken: number
+  /** There may be more that is due: not all that was there was taken, or not all that was taken was copied. */
+  readonly isFull: boolean
   readonly settled: number
+  /** Left out, because another row has what they are to get. */
+  readonly held: number
+}
+
+interface Round {
+  readonly settled: number
+  readonly refused: number
+  /** Of these, refused by a unique index: another row may have to be written with it. */
+  readonly tangled: number
 }
 
 /**
@@ -40,10 +59,11 @@ export async function applyChanges(
   let applied = 0
   let refused = 0
   let progress: ApplyProgress = { applied, refused, pending: 0, oldestAgeSec: 0 }
+  const wideOf = wideColumnsOf(place)
   while (!pace.signal.aborted && Date.now() < pace.until) {
     let worked = 0
     for (const group of groups) {
-      const round = await applyRound(place, group)
+      const round = await applyRound(place, group, wideOf)
       applied += round.settled
       refused += round.refused
       worked += round.settled
@@ -76,12 +96,16 @@ export async function readChangeLogs(
 export async function applyRound(
   place: Workplace,
   group: SyncGroup,
+  wideOf = wideColumnsOf(place),
 ): Promise<{ settled: number; refused: number }> {
   await resolveDependencies(place, group)
   await applyTruncations(place, group)
-  const fresh = await applyFresh(place, group)
+  const fresh = await applyFresh(place, group, await wideOf(group))
   const retried = await applyOneByOne(place, group, 'retried', batchKeys)
-  return { settled: fresh.settled + retried.settled, refused: fresh.refused + retried.refused }
+  let passed = 0
+  if (fresh.tangled + retried.tangled > 0)
+    for (let some = 1; some > 0; passed += some) some = await applyTangled(place, group)
+  return { settled: fresh.settled + retried.settled + passed, refused: fresh.refused + retried.refused }
 }
 
 /** Which keys a change of another table touches is known from here on; they are copied like any other. */
@@ -90,19 +114,28 @@ async function resolveDependencies({ database, scope }: Workplace, group: SyncGr
   await database.transaction((tx) => database.dialect.changeLog.resolveDependencies(tx, scope, group))
 }
 
-async function applyFresh(place: Workplace, group: SyncGroup): Promise<{ settled: number; refused: number }> {
+async function applyFresh(place: Workplace, group: SyncGroup, wide: readonly string[]): Promise<Round> {
   const { errors } = place.database.dialect
-  let settled = 0
-  for (;;) {
+  const done = { settled: 0, refused: 0, tangled: 0 }
+  for (let together = false; ;) {
     try {
-      const batch = await applyBatch(place, group, batchKeys, 'fresh')
-      settled += batch.settled
-      if (batch.taken < batchKeys) return { settled, refused: 0 }
+      const batch = await applyBatch(place, group, batchKeys, 'fresh', { wide, together })
+      done.settled += batch.settled
+      done.tangled += batch.held
+      if (!batch.isFull) return done
     } catch (error) {
       if (!errors.isBusy(error) && !errors.isRejected(error)) throw error
+      if (errors.isUniqueViolation(error) && !together) {
+        together = true
+        continue
+      }
       // One key spoils the batch: find it by going on alone.
       const alone = await applyOneByOne(place, group, 'fresh', batchKeys)
-      return { settled: settled + alone.settled, refused: alone.refused }
+      return {
+        settled: done.settled + alone.settled,
+        refused: alone.refused,
+        tangled: done.tangled + alone.tangled,
+      }
     }
   }
 }
@@ -112,14 +145,18 @@ async function applyOneByOne(
   group: SyncGroup,
   attempts: 'fresh' | 'retried',
   most: number,
-): Promise<{ settled: number; refused: number }> {
+): Promise<Round> {
   const { errors } = place.database.dialect
+  const until = performance.now() + aloneMs
   let settled = 0
   let refused = 0
-  for (let i = 0; i < most; i++) {
+  let tangled = 0
+  for (let i = 0; i < most && performance.now() < until; i++) {
     let tried: string | undefined
     try {
-      const batch = await applyBatch(place, group, 1, attempts, (entries) => (tried = entries[0]?.id))
+      const batch = await applyBatch(place, group, 1, attempts, {
+        onTaken: (entries) => (tried = entries[0]?.id),
+      })
       if (batch.taken === 0) break
       settled += batch.settled
     } catch (error) {
@@ -132,9 +169,42 @@ async function applyOneByOne(
         errors.isBusy(error) ? undefined : errors.describeRejection(error),
       )
       refused += errors.isRejected(error) ? 1 : 0
+      tangled += errors.isUniqueViolation(error) ? 1 : 0
     }
   }
-  return { settled, refused }
+  return { settled, refused, tangled }
+}
+
+/**
+ * Rows that have exchanged their unique values are written together: alone, each of them would meet the other. Whoever is to get what
+ * a row has that is not among them stays in the log as it is. A row of many that take over each other's values in a row ends at one end
+ * of the log, where there are more of them than fit: so it is tried from both.
+ * @returns how many passed
+ */
+async function applyTangled({ database, scope }: Workplace, group: SyncGroup): Promise<number> {
+  const { changeLog, errors } = database.dialect
+  let passed = 0
+  for (const from of ['first', 'last'] as const)
+    try {
+      const some = await database.transaction(
+        async (tx) => {
+          const found = await changeLog.tangled(tx, scope, group, mostTangled, from)
+          if (found.length === 0) return 0
+          const { entries } = await setAside(tx, database.dialect, group, found)
+          if (entries.length === 0) return 0
+          const ids = entries.map(({ id }) => id)
+          await changeLog.remove(tx, scope, group, ids)
+          const busy = await settle(tx, { database, scope }, group, entries, 'wait')
+          return entries.length - busy
+        },
+        { applying: scope.migration },
+      )
+      passed += some
+    } catch (error) {
+      // Nothing has changed: somebody holds a row, or has changed one meanwhile. They are tried again when they are due.
+      if (!errors.isBusy(error) && !errors.isRejected(error)) throw error
+    }
+  return passed
 }
 
 async function applyBatch(
@@ -142,31 +212,92 @@ async function applyBatch(
   group: SyncGroup,
   limit: number,
   attempts: 'fresh' | 'retried',
-  onTaken: (entries: readonly ChangeLogEntry[]) => void = () => undefined,
+  {
+    wide = [],
+    together = false,
+    onTaken = () => undefined,
+  }: {
+    /** Columns that may be wide: entries whose rows would make the transaction too heavy are left for the next one. */
+    readonly wide?: readonly string[]
+    /** Rows may have exchanged unique values. */
+    readonly together?: boolean
+    readonly onTaken?: (entries: readonly ChangeLogEntry[]) => void
+  },
 ): Promise<Batch> {
   return database.transaction(
     async (tx) => {
-      const { changeLog, copy } = database.dialect
-      const entries = await changeLog.take(tx, scope, group, limit, attempts)
-      onTaken(entries)
-      if (entries.length === 0) return { taken: 0, settled: 0 }
-      // In a batch nobody is waited for; a single key that was busy before waits up to the lock timeout.
-      const result = await copy.copyKeys(
+      const { changeLog } = database.dialect
+      const taken = await changeLog.take(tx, scope, group, limit, attempts)
+      onTaken(taken)
+      if (taken.length === 0) return { taken: 0, isFull: false, settled: 0, held: 0 }
+      const light = await lightKeys(database.dialect, tx, group, keysOf(taken), wide)
+      await changeLog.put(tx, scope, group, taken.slice(light))
+      const now = taken.slice(0, light)
+      const { entries, held } = together
+        ? await setAside(tx, database.dialect, group, now)
+        : { entries: now, held: [] }
+      await changeLog.put(
         tx,
         scope,
         group,
-        distinctKeys(entries),
+        held.map(({ kind, key }) => ({
+          kind,
+          key,
+          attempts: 1,
+          delayMs: refusedDelayMs(1),
+          reason: uniqueViolation,
+        })),
+      )
+      // In a batch nobody is waited for; a single key that was busy before waits up to the lock timeout.
+      const busy = await settle(
+        tx,
+        { database, scope },
+        group,
+        entries,
         attempts === 'fresh' ? 'skip' : 'wait',
       )
-      const again = [
-        ...result.busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 20 })),
-        ...secondLooks(entries, result.gone, result.chunks),
-      ]
-      await changeLog.put(tx, scope, group, again)
-      return { taken: entries.length, settled: entries.length - result.busy.length }
+      return {
+        taken: taken.length,
+        isFull: taken.length === limit || light < taken.length,
+        settled: entries.length - busy,
+        held: held.length,
+      }
     },
     { applying: scope.migration },
   )
+}
+
+/** Until it is tried alone, nobody knows the constraint's name. */
+const uniqueViolation = 'SQLSTATE 23505'
+
+async function setAside(
+  tx: Transaction,
+  { copy }: Dialect,
+  group: SyncGroup,
+  found: readonly ChangeLogEntry[],
+): Promise<{ entries: readonly ChangeLogEntry[]; held: readonly ChangeLogEntry[] }> {
+  const left = new Set(
+    (await copy.setAside(tx, group, distinctKeys(found))).map((key) => JSON.stringify(key)),
+  )
+  const isHeld = ({ key }: ChangeLogEntry): boolean => left.has(JSON.stringify(key))
+  return { entries: found.filter((entry) => !isHeld(entry)), held: found.filter(isHeld) }
+}
+
+/** Copies what was taken, and puts what has to be looked at again. @returns how many were busy */
+async function settle(
+  tx: Transaction,
+  { database, scope }: Workplace,
+  group: SyncGroup,
+  entries: readonly ChangeLogEntry[],
+  locks: 'skip' | 'wait',
+): Promise<number> {
+  const { changeLog, copy } = database.dialect
+  const result = await copy.copyKeys(tx, scope, group, distinctKeys(entries), locks)
+  await changeLog.put(tx, scope, group, [
+    ...result.busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 20 })),
+    ...secondLooks(entries, result.gone, result.chunks),
+  ])
+  return result.busy.length
 }
 
 /**
@@ -187,6 +318,8 @@ export function secondLooks(
     .filter((key) => first.has(JSON.stringify(key)) || !second.has(JSON.stringify(key)))
     .map((key) => ({ kind: 'look-again', key, lookAfter: chunks }))
 }
+
+const keysOf = (entries: readonly ChangeLogEntry[]): Key[] => entries.map(({ key }) => key)
 
 export function distinctKeys(entries: readonly ChangeLogEntry[]): Key[] {
   return [...new Map(entries.map((entry) => [JSON.stringify(entry.key), entry.key])).values()]
@@ -209,7 +342,8 @@ async function postpone(
       await changeLog.put(tx, scope, group, [entry])
       return
     }
-    const next = entry.attempts + 1
+    // Waiting for somebody says nothing about the row: it must not make a later refusal wait longer.
+    const next = reason === undefined ? Math.max(1, entry.attempts) : entry.attempts + 1
     await changeLog.put(tx, scope, group, [
       {
         kind: entry.kind,

@@ -2,9 +2,7 @@ import type { LogEntryInput, SyncGroup, Transaction } from '../database/index.ts
 import { CrossfadeError } from '../errors/index.ts'
 import { rest, type Workplace } from '../copy/workplace.ts'
 import { assertCaptured } from './capture.ts'
-import { applyRound, distinctKeys, secondLooks } from './apply-changes.ts'
-
-const batchKeys = 500
+import { applyRound, distinctKeys, mostTangled, secondLooks } from './apply-changes.ts'
 
 /**
  * Copies everything that a change log holds inside the caller's transaction, which has the tables to itself.
@@ -22,9 +20,12 @@ export async function drainWithin(
   while ((await changeLog.resolveDependencies(tx, scope, group)) > 0);
   for (const attempts of ['fresh', 'retried'] as const)
     for (;;) {
-      const entries = await changeLog.take(tx, scope, group, batchKeys, attempts)
+      const entries = await changeLog.take(tx, scope, group, mostTangled, attempts)
       if (entries.length === 0) break
-      const { busy, gone, chunks } = await copy.copyKeys(tx, scope, group, distinctKeys(entries), 'wait')
+      const keys = distinctKeys(entries)
+      const held = await copy.setAside(tx, group, keys)
+      if (held.length > 0) throw notDrained(group, held.length, 'SQLSTATE 23505')
+      const { busy, gone, chunks } = await copy.copyKeys(tx, scope, group, keys, 'wait')
       // An applier that read a row before it went may still be about to add it: the second look is not for this transaction.
       await changeLog.put(tx, scope, group, [
         ...busy.map((key): LogEntryInput => ({ kind: 'copy', key, attempts: 1, delayMs: 1000 })),
@@ -68,8 +69,8 @@ export function notDrained(group: SyncGroup, pending: number, reason: string | u
 function mendOf(reason: string | undefined): string {
   if (reason === undefined) return 'It is tried again by itself when the appliers have caught up.'
   const mend = 'Correct the row or the constraint that it names; the key is copied again by itself.'
-  // Rows are written one after the other there, each as its source says now.
+  // Where setAside knows no value that a column can hold meanwhile, or another row has what the key is to get.
   return reason.includes('23505')
-    ? `${mend} If rows have exchanged their unique values, set one of them aside there (UPDATE it to a value that no row has), or make the constraint DEFERRABLE.`
+    ? `${mend} If rows have exchanged their unique values and none of these can be set aside for a moment, UPDATE one of them there to a value that no row has, or make the constraint DEFERRABLE.`
     : mend
 }

@@ -1,3 +1,4 @@
+import { exchangeModel, type ExchangeConfiguration } from './exchange.ts'
 import { explore, type Exploration, type Model } from './explore.ts'
 import { joinedModel, type JoinedConfiguration } from './joined.ts'
 import { asBuilt, type Mutations } from './mutations.ts'
@@ -72,6 +73,36 @@ const appliers = [
 ]
 
 const chunkAndAppliers = scripts({ ...lane, appliers: 2 }, [[remove()]], [[remove(), insert(2)]])
+
+/** Rings of two and three, a row of three whose last value is free, and one ring after another. */
+const exchanges: readonly ExchangeConfiguration[] = [
+  { rows: [1, 2], changes: [[2, 1]], appliers: 2 },
+  {
+    rows: [1, 2],
+    changes: [
+      [2, 1],
+      [1, 2],
+    ],
+    appliers: 2,
+  },
+  { rows: [1, 2, 3], changes: [[2, 3, 1]], appliers: 2 },
+  {
+    rows: [1, 2, 3],
+    changes: [
+      [2, 3, 4],
+      [2, 4, 3],
+    ],
+    appliers: 2,
+  },
+  {
+    rows: [1, 2, 3],
+    changes: [
+      [2, 1, 3],
+      [2, 3, 1],
+    ],
+    appliers: 2,
+  },
+]
 
 /** A later chunk and the second look of an earlier delete. */
 const laterDeletes = scripts({ ...lane, target: [1], appliers: 1 }, [[remove(), insert(2), remove()]])
@@ -189,6 +220,11 @@ export const families = {
   'key changes': pairs('two keys, changes of the key, two lanes', keyChanges),
   expand: pairs('the triggers are made while the application writes', expands),
   swap: pairs('the names are exchanged while the application writes', swaps),
+  exchange: {
+    about: 'rows that exchange the values of a unique index',
+    configurations: [],
+    models: (without) => exchanges.map((c) => exchangeModel(c, without) as Model<unknown>),
+  },
   joined: {
     about: 'one key that is made from two tables, both of which change, with a chunk and without',
     configurations: [],

@@ -13,6 +13,7 @@ const states: Readonly<Record<FamilyName, number>> = {
   expand: 5_801,
   swap: 44_534,
   joined: 38_833,
+  exchange: 3_948,
   'two databases': 16_176,
 }
 
@@ -51,6 +52,9 @@ const caught: Readonly<Record<Mutation, { readonly in: FamilyName; readonly step
   linkResolvedAtOnce: { in: 'joined', steps: 10 },
   copiesOverNewSide: { in: 'joined', steps: 12 },
   newLinkOnly: { in: 'joined', steps: 6 },
+  exchangedAlone: { in: 'exchange', steps: 9 },
+  asideCommitted: { in: 'exchange', steps: 11 },
+  asideUnwritten: { in: 'exchange', steps: 13 },
   noKeyLock: { in: 'two databases', steps: 29 },
   keyLockAfterRead: { in: 'two databases', steps: 18 },
   keyLockOfClient: { in: 'two databases', steps: 29 },

@@ -45,6 +45,10 @@ export const mutations = {
     'a change of another table leaves the keys that it touches when it is made, not its own values',
   copiesOverNewSide: 'a change of another table is copied though the new side leads',
   newLinkOnly: 'a row of another table that is read by another value now leaves only the new one',
+  // Rows that exchange the values of a unique index.
+  exchangedAlone: 'rows that a unique index refuses are only ever written alone',
+  asideCommitted: 'what is set aside is committed before it is written',
+  asideUnwritten: 'a row is set aside for another one though it is itself left out',
   // Two databases.
   noKeyLock: 'no lock on the key is held across read and write',
   keyLockAfterRead: 'the lock on the key is taken after the read',

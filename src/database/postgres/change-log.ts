@@ -1,4 +1,5 @@
 import type { ChangeLogEntry, Dialect, SyncGroup } from '../dialect.ts'
+import type { Row } from '../database.ts'
 import { resolveDependencies, touchedByLinks, waitingLinks } from './dependencies.ts'
 import { keyNames, ourTable } from './objects.ts'
 import { quoteList } from './identifiers.ts'
@@ -30,12 +31,25 @@ export const take: Dialect['changeLog']['take'] = async (tx, scope, group, limit
       `AND (look_after IS NULL OR NOT look_after && ARRAY(${selectRunningChunks(scope)})) ORDER BY id LIMIT ${Math.floor(limit)} FOR UPDATE SKIP LOCKED) ` +
       `RETURNING id, kind, attempts, ${keyTexts(group)}`,
   )
-  return result.rows.map((row) => ({
-    id: row['id'] ?? '',
-    kind: kindOf(row['kind']),
-    attempts: Number(row['attempts']),
-    key: rowKey(row, group.keyTypes.length),
-  }))
+  return result.rows.map((row) => toEntry(row, group))
+}
+
+const toEntry = (row: Row, group: SyncGroup): ChangeLogEntry => ({
+  id: row['id'] ?? '',
+  kind: kindOf(row['kind']),
+  attempts: Number(row['attempts']),
+  key: rowKey(row, group.keyTypes.length),
+})
+
+/** A reason begins as `describeRejection` writes it. */
+export const tangled: Dialect['changeLog']['tangled'] = async (tx, scope, group, limit, from) => {
+  const log = ourTable(scope, `changes_${group.id}`)
+  const { rows } = await tx.query(
+    `SELECT id, kind, attempts, ${keyTexts(group)} FROM ${log} WHERE kind <> 't' AND reason LIKE 'SQLSTATE 23505%' ` +
+      `AND (look_after IS NULL OR NOT look_after && ARRAY(${selectRunningChunks(scope)})) ` +
+      `ORDER BY id ${from === 'first' ? 'ASC' : 'DESC'} LIMIT ${Math.floor(limit)} FOR UPDATE SKIP LOCKED`,
+  )
+  return rows.map((row) => toEntry(row, group))
 }
 
 export const put: Dialect['changeLog']['put'] = async (tx, scope, group, entries) => {

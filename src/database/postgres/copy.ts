@@ -84,9 +84,7 @@ export const heavyEnd: Dialect['copy']['heavyEnd'] = async (tx, group, range, co
   if (!watched) return undefined
   const { condition, values } = keyBetween(range, group.keyTypes)
   const order = quoteList(watched.key)
-  const weight = columns
-    .map((column) => `coalesce(pg_column_size(${quoteIdentifier(column)}), 0)`)
-    .join(' + ')
+  const weight = weightOf(columns)
   const [row] = (
     await tx.query(
       `SELECT ${keyTexts(watched.key)}, _crossfade_n FROM (SELECT ${order}, row_number() OVER _crossfade_w AS _crossfade_n, ` +
@@ -97,6 +95,25 @@ export const heavyEnd: Dialect['copy']['heavyEnd'] = async (tx, group, range, co
     )
   ).rows
   return row && { end: rowKey(row, watched.key.length), rows: Number(row['_crossfade_n']) }
+}
+
+const weightOf = (columns: readonly string[]): string =>
+  columns.map((column) => `coalesce(pg_column_size(${quoteIdentifier(column)}), 0)`).join(' + ')
+
+export const lightKeys: Dialect['copy']['lightKeys'] = async (tx, group, keys, columns, bytes) => {
+  const [watched] = group.watched
+  if (!watched) return keys.length
+  const { arrays, values } = keyArrays(keys, group.keyTypes)
+  const names = watched.key.map((_, i) => `_crossfade_k${i + 1}`)
+  const equal = watched.key
+    .map((column, i) => `_crossfade_t.${quoteIdentifier(column)} = _crossfade_u.${names[i]}`)
+    .join(' AND ')
+  const { rows } = await tx.query(
+    `SELECT count(*) AS light FROM (SELECT sum((SELECT ${weightOf(columns)} FROM ${quoteTable(watched.table)} AS _crossfade_t WHERE ${equal})) OVER (ORDER BY _crossfade_n) AS _crossfade_bytes ` +
+      `FROM unnest(${arrays.join(', ')}) WITH ORDINALITY AS _crossfade_u(${names.join(', ')}, _crossfade_n)) AS _crossfade_w WHERE coalesce(_crossfade_bytes, 0) < ${Math.floor(bytes)}`,
+    values,
+  )
+  return Number(rows[0]?.['light'] ?? 0)
 }
 
 /**
@@ -195,10 +212,10 @@ async function runOnKeys(
 const names = ({ keyTypes }: ResolvedLink): string[] => keyTypes.map((_, i) => `_crossfade_k${i + 1}`)
 
 /** `_crossfade_u(_crossfade_k1, …, _crossfade_n)` of `keys`, numbered from 1. */
-const numbered = (resolved: ResolvedLink, arrays: readonly string[]): string =>
+export const numbered = (resolved: ResolvedLink, arrays: readonly string[]): string =>
   `unnest(${arrays.join(', ')}) WITH ORDINALITY AS _crossfade_u(${[...names(resolved), '_crossfade_n'].join(', ')})`
 
-const equalKeys = (resolved: ResolvedLink, a: string, b: string): string =>
+export const equalKeys = (resolved: ResolvedLink, a: string, b: string): string =>
   names(resolved)
     .map((name) => `${a}.${name} = ${b}.${name}`)
     .join(' AND ')
@@ -209,7 +226,7 @@ const equalKeys = (resolved: ResolvedLink, a: string, b: string): string =>
  * committed before that snapshot (EXISTS sees it), or waits for our lock. Without it, DELETE could wait for that application's
  * target row and then delete it, because EXISTS is not evaluated again after the wait.
  */
-async function lockTargets(
+export async function lockTargets(
   tx: Transaction,
   resolved: ResolvedLink,
   keys: readonly Key[],

@@ -10,6 +10,7 @@ import * as copy from './copy.ts'
 import * as dependents from './dependents.ts'
 import * as ddl from './ddl.ts'
 import * as errors from './errors.ts'
+import { setAside } from './exchange.ts'
 import { facts } from './facts.ts'
 import * as flags from './flags.ts'
 import { misfits } from './misfits.ts'
@@ -71,7 +72,7 @@ export const postgres: Dialect = {
     },
   },
   changeLog,
-  copy,
+  copy: { ...copy, setAside },
   compare,
   ranges,
   pulse,
