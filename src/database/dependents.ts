@@ -7,16 +7,27 @@ export interface Dependent {
   /** `view public.names`: the same before and after the exchange. */
   readonly name: string
   readonly kind:
-    'foreign key' | 'function' | 'inheritance' | 'other' | 'publication' | 'setting' | 'trigger' | 'view'
+    | 'foreign key'
+    | 'function'
+    | 'inheritance'
+    | 'other'
+    | 'policy'
+    | 'publication'
+    | 'rule'
+    | 'setting'
+    | 'trigger'
+    | 'view'
   /**
    * `follows`: the exchange of names takes it along. `stuck`: it cannot, for the reason that `mend` answers. `stays`: it is the old
    * table's own, or covers both tables, and nobody takes it anywhere.
    */
   readonly fate: 'follows' | 'stuck' | 'stays'
   readonly mend: string
+  /** How to do without its being taken along. */
+  readonly elsewhere: string
   /** Columns of the table that it names, and that another table must have to take its place. */
   readonly columns: readonly string[]
-  /** Where it is a foreign key: the table that has it, which is locked with the exchange. */
+  /** Where it is a part of another table: that one, which is locked with the exchange. */
   readonly table?: TableName
   /** In the engine's own words: what locks it, and what takes it to the table that has the name then. */
   readonly lock: string | undefined

@@ -34,7 +34,7 @@ async function strandedBy(dialect: Dialect, tx: Transaction, { mappings }: Migra
   const found = await readDependents(
     tx,
     dialect,
-    mappings.map(({ source }) => ({ table: source })),
+    mappings.map(({ source, target }) => ({ table: source, successor: target })),
   )
   for (const [i, { source, target }] of mappings.entries()) {
     const dependents = found[i] ?? []

@@ -19,17 +19,19 @@ export async function readDependedOn(
 ): Promise<DependedOn[]> {
   if (migration.kind === 'column') return [] // the table stays; see column-checks.ts for its columns
   const { old } = tablesOf(migration)
+  // A swap is one for one.
+  const successorOf = (table: TableName): TableName =>
+    migration.mappings.find(({ source }) => isSameTable(source, table))?.target ?? table
   const found = await readDependents(
     tx,
     dialect,
-    old.map((table) => ({ table })),
+    old.map((table) => ({ table, successor: successorOf(table) })),
   )
   const result: DependedOn[] = []
   for (const [i, source] of old.entries()) {
     const dependents = found[i] ?? []
     const follow = dependents.filter(({ fate }) => fate === 'follows')
-    // A swap is one for one.
-    const target = migration.mappings.find((mapping) => isSameTable(mapping.source, source))?.target ?? source
+    const target = successorOf(source)
     const spec = migration.expand.tables.find((table) => isSameTable(table.table, target))
     const misfits = await dialect.dependents.misfits(tx, follow, source, target, spec)
     result.push({ source, dependents, misfits })

@@ -1,4 +1,5 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, inject, test } from 'vitest'
+import { connectCrossfade } from '../../src/client.ts'
 import {
   runUntil,
   runUntilCancelled,
@@ -146,4 +147,25 @@ describe('configure', () => {
     await life.until('cutover', ({ phase }) => phase === 'cutover')
     expect(timesOf(life.world, 'complete')).toBe(1)
   })
+})
+
+test('more messages at once than the server takes all arrive', async () => {
+  const life = await start()
+  await life.atGate('expand')
+  const client = await connectCrossfade({ address: inject('temporalAddress') ?? '' })
+  const sizes = Array.from({ length: 40 }, (_, i) => 100 + i)
+  const answers = await Promise.all(
+    sizes.map((batchSize) => client.get(life.name).configure({ by, batchSize })),
+  )
+  await client.close()
+  expect(answers.filter((answer) => answer.includes('no worker'))).toEqual([])
+  await eventually(
+    async () => {
+      const told = (await life.audit()).map(({ what }) => what).join()
+      return sizes.every((size) => told.includes(`${size}`))
+    },
+    { what: 'all of them in the audit' },
+  )
+  await life.approve('expand')
+  await life.until('the backfill', ({ phase }) => phase === 'backfill')
 })

@@ -21,6 +21,9 @@ const qualified = (namespace: string, name: string): string => `format('%I.%I', 
 const elsewhere =
   'Use cutover.mode "flags", or take it away before the swap and bring it back on the new table after it.'
 
+const takenApart = (away: string, again: string): string =>
+  `Use cutover.mode "flags", or take it away before the swap: ${away} After it, bring it back: ${again}`
+
 export const read: Dependents['read'] = async (tx, table, leftAs = table) => {
   const version = Number(
     (await tx.query(`SELECT current_setting('server_version_num') AS n`)).rows[0]?.['n'] ?? 0,
@@ -29,6 +32,7 @@ export const read: Dependents['read'] = async (tx, table, leftAs = table) => {
     ...(await foreignKeys(tx, table, version)),
     ...(await views(tx, table)),
     ...(await functions(tx, table)),
+    ...(await policies(tx, table)),
     ...(await publications(tx, table, leftAs, version)),
     ...(await others(tx, table)),
     ...(await ownThings(tx, table)),
@@ -42,11 +46,12 @@ const namesIn = (json: string | null | undefined): string[] => JSON.parse(json ?
 /** Follows where our role may change it and nothing else is in the way. */
 function follower(
   row: Row,
-  dependent: Omit<Dependent, 'fate' | 'mend' | 'columns'>,
+  dependent: Omit<Dependent, 'fate' | 'mend' | 'columns' | 'elsewhere'> & { readonly elsewhere?: string },
   obstacle: string | undefined,
 ): Dependent {
   const isOurs = isTrue(row['ours'])
   return {
+    elsewhere,
     ...dependent,
     columns: namesIn(row['columns']),
     fate: isOurs && obstacle === undefined ? 'follows' : 'stuck',
@@ -85,7 +90,7 @@ async function foreignKeys(tx: Transaction, table: TableName, version: number): 
         kind: 'foreign key',
         table: child,
         isProven,
-        lock: `LOCK TABLE ${quoteTable(child)} IN ACCESS EXCLUSIVE MODE`,
+        lock: lockOfTable(child),
         move: [
           `${alter} DROP CONSTRAINT ${constraint}`,
           `${alter} ADD CONSTRAINT ${constraint} ${row['definition']}${isProven ? ' NOT VALID' : ''}`,
@@ -103,33 +108,106 @@ async function foreignKeys(tx: Transaction, table: TableName, version: number): 
   })
 }
 
-/** Views on views follow by themselves: they know the view, which stays the same one. */
+/** Views on views follow by themselves: they know the view, which stays the same one. Rules are replaced as views are. */
 async function views(tx: Transaction, table: TableName): Promise<Dependent[]> {
   const result = await tx.query(
     `WITH ${tree} SELECT DISTINCT ON (1, 2, 3) n.nspname, c.relname, r.rulename, c.relkind, ${qualified('n.nspname', 'c.relname')} AS name, array_to_string(c.reloptions, ', ') AS options, ` +
-      `rtrim(pg_get_viewdef(c.oid), ';') AS definition, d.refobjid = to_regclass($1) AS direct, ${namedColumns('pg_rewrite', 'r.oid')}, ${ownership('c.relowner')} ` +
+      `CASE WHEN r.rulename = '_RETURN' THEN rtrim(pg_get_viewdef(c.oid), ';') ELSE pg_get_ruledef(r.oid) END AS definition, c.oid IN (SELECT oid FROM tree) AS own, ` +
+      `d.refobjid = to_regclass($1) AS direct, ${hangingOn('c')} AS more, NOT c.relispopulated AS empty, ${namedColumns('pg_rewrite', 'r.oid')}, ${ownership('c.relowner')} ` +
       `FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace ` +
       `WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM tree) ORDER BY 1, 2, 3, direct`,
     [quoteTable(table)],
   )
+  return result.rows.map((row) => (row['rulename'] === '_RETURN' ? toView(row) : toRule(row)))
+}
+
+function toView(row: Row): Dependent {
+  const name = row['name'] ?? ''
+  const isView = row['relkind'] === 'v'
+  const type = isView ? 'VIEW' : 'MATERIALIZED VIEW'
+  const body = `${name}${row['options'] ? ` WITH (${row['options']})` : ''} AS ${row['definition']}`
+  const again = `CREATE ${type} ${body}${isTrue(row['empty']) ? ' WITH NO DATA' : ''}; ALTER ${type} ${name} OWNER TO ${row['owner']};${row['more'] ? ` ${row['more']}` : ''}`
+  const apart = takenApart(`DROP ${type} ${name};`, again)
+  return follower(
+    row,
+    {
+      name: `${type.toLowerCase()} ${row['nspname']}.${row['relname']}`,
+      kind: isView ? 'view' : 'other',
+      elsewhere: apart,
+      // Changes nothing but takes the view's lock, and of nothing below it, as LOCK TABLE would.
+      lock: lockOfView(row),
+      move: [`CREATE OR REPLACE VIEW ${body}`],
+    },
+    isView && isTrue(row['direct']) ? undefined : apart,
+  )
+}
+
+/** A rule that is replaced keeps its comment, and whether it is enabled. One of the table itself goes on meaning that one. */
+function toRule(row: Row): Dependent {
+  const of = { schema: row['nspname'] ?? '', name: row['relname'] ?? '' }
+  const definition = row['definition'] ?? ''
+  const apart = takenApart(
+    `DROP RULE ${quoteIdentifier(row['rulename'] ?? '')} ON ${row['name']};`,
+    definition,
+  )
+  return follower(
+    row,
+    {
+      name: `rule ${row['rulename']} of ${formatTable(of)}`,
+      kind: 'rule',
+      table: of,
+      elsewhere: apart,
+      lock: row['relkind'] === 'v' ? lockOfView(row) : lockOfTable(of),
+      move: [definition.replace(/^CREATE RULE/, 'CREATE OR REPLACE RULE')],
+    },
+    isTrue(row['direct']) && !isTrue(row['own']) ? undefined : apart,
+  )
+}
+
+const lockOfView = (row: Row): string => `ALTER VIEW ${row['name']} OWNER TO ${row['owner']}`
+
+const lockOfTable = (table: TableName): string => `LOCK TABLE ${quoteTable(table)} IN ACCESS EXCLUSIVE MODE`
+
+/** What makes a view that is made anew the same one: grants, comments, defaults of its columns, indexes. */
+function hangingOn(relation: string): string {
+  const name = qualified('n.nspname', `${relation}.relname`)
+  const grants = (acl: string, part: string): string =>
+    `SELECT format('GRANT %s%s ON %s TO %s%s;', e.privilege_type, ${part}, ${name}, CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END, ` +
+    `CASE WHEN e.is_grantable THEN ' WITH GRANT OPTION' END) AS line FROM aclexplode(${acl}) e WHERE e.grantee <> ${relation}.relowner`
+  const columns = `pg_attribute a WHERE a.attrelid = ${relation}.oid AND a.attnum > 0`
+  return `(SELECT string_agg(line, ' ' ORDER BY line) FROM (${[
+    grants(`${relation}.relacl`, "''"),
+    `SELECT g.line FROM pg_attribute a, LATERAL (${grants('a.attacl', "format(' (%I)', a.attname)")}) g WHERE a.attrelid = ${relation}.oid`,
+    `SELECT format('COMMENT ON %s %s IS %L;', CASE ${relation}.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, ${name}, obj_description(${relation}.oid, 'pg_class')) WHERE obj_description(${relation}.oid, 'pg_class') IS NOT NULL`,
+    `SELECT format('COMMENT ON COLUMN %s.%I IS %L;', ${name}, a.attname, col_description(a.attrelid, a.attnum)) FROM ${columns} AND col_description(a.attrelid, a.attnum) IS NOT NULL`,
+    `SELECT format('ALTER VIEW %s ALTER COLUMN %I SET DEFAULT %s;', ${name}, a.attname, pg_get_expr(f.adbin, f.adrelid)) FROM pg_attrdef f JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE f.adrelid = ${relation}.oid`,
+    `SELECT pg_get_indexdef(i.indexrelid) || ';' FROM pg_index i WHERE i.indrelid = ${relation}.oid`,
+  ].join(' UNION ALL ')}) AS lines)`
+}
+
+/** Those of other tables. */
+async function policies(tx: Transaction, table: TableName): Promise<Dependent[]> {
+  const result = await tx.query(
+    `WITH ${tree} SELECT DISTINCT ON (1, 2, 3) n.nspname, c.relname, p.polname, d.refobjid = to_regclass($1) AS direct, pg_get_expr(p.polqual, p.polrelid) AS shows, ` +
+      `pg_get_expr(p.polwithcheck, p.polrelid) AS checks, ${namedColumns('pg_policy', 'p.oid')}, ${ownership('c.relowner')} ` +
+      `FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace ` +
+      `WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM tree) AND p.polrelid NOT IN (SELECT oid FROM tree) ORDER BY 1, 2, 3, direct`,
+    [quoteTable(table)],
+  )
   return result.rows.map((row) => {
-    const name = row['name'] ?? ''
-    const isView = row['relkind'] === 'v' && row['rulename'] === '_RETURN'
-    const options = row['options'] ? ` WITH (${row['options']})` : ''
+    const of = { schema: row['nspname'] ?? '', name: row['relname'] ?? '' }
+    const shows = row['shows'] ? ` USING (${row['shows']})` : ''
+    const checks = row['checks'] ? ` WITH CHECK (${row['checks']})` : ''
     return follower(
       row,
       {
-        name: isView
-          ? `view ${row['nspname']}.${row['relname']}`
-          : row['relkind'] === 'm'
-            ? `materialized view ${row['nspname']}.${row['relname']}`
-            : `rule ${row['rulename']} of ${row['nspname']}.${row['relname']}`,
-        kind: isView ? 'view' : 'other',
-        // Changes nothing but takes the view's lock, and of nothing below it, as LOCK TABLE would.
-        lock: `ALTER VIEW ${name} OWNER TO ${row['owner']}`,
-        move: [`CREATE OR REPLACE VIEW ${name}${options} AS ${row['definition']}`],
+        name: `policy ${row['polname']} of ${formatTable(of)}`,
+        kind: 'policy',
+        table: of,
+        lock: lockOfTable(of),
+        move: [`ALTER POLICY ${quoteIdentifier(row['polname'] ?? '')} ON ${quoteTable(of)}${shows}${checks}`],
       },
-      isView && isTrue(row['direct']) ? undefined : elsewhere,
+      isTrue(row['direct']) ? undefined : elsewhere,
     )
   })
 }
@@ -208,7 +286,7 @@ const standing = (
   fate: Dependent['fate'],
   name: string,
   mend = elsewhere,
-): Dependent => ({ kind, fate, name, mend, columns: [], lock: undefined, move: [] })
+): Dependent => ({ kind, fate, name, mend, elsewhere: mend, columns: [], lock: undefined, move: [] })
 
 /**
  * Everything else that the server says depends on the table, or on its row type, and is neither a part of it nor in one of the
@@ -227,21 +305,28 @@ async function others(tx: Transaction, table: TableName): Promise<Dependent[]> {
         isIn('pg_constraint', `${inTree('x.conrelid')} OR x.contype = 'f'`),
         isIn('pg_attrdef', inTree('x.adrelid')),
         isIn('pg_trigger', `${inTree('x.tgrelid')} OR x.tgisinternal`),
-        isIn('pg_policy', inTree('x.polrelid')),
         isIn('pg_statistic_ext', inTree('x.stxrelid')),
         `d.classid IN ('pg_publication_rel'::regclass, 'pg_rewrite'::regclass)`,
-        `d.classid = 'pg_proc'::regclass AND w.class = 'pg_class'::regclass`,
+        `d.classid IN ('pg_proc'::regclass, 'pg_policy'::regclass) AND w.class = 'pg_class'::regclass`,
       ].join(' OR ')}, false) ORDER BY 1`,
     [quoteTable(table)],
   )
   const parents = await tx.query(
-    `SELECT i.inhparent::regclass::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhrelid = to_regclass($1) AND NOT c.relispartition ORDER BY 1`,
+    `SELECT i.inhparent::regclass::text AS name, ${qualified('n.nspname', 'c.relname')} AS child FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.inhrelid = to_regclass($1) AND NOT c.relispartition ORDER BY 1`,
     [quoteTable(table)],
   )
   return [
     ...result.rows.map((row) => standing('other', 'stuck', row['name'] ?? '')),
     ...parents.rows.map((row) =>
-      standing('inheritance', 'stuck', `table ${row['name']}, from which it inherits`),
+      standing(
+        'inheritance',
+        'stuck',
+        `table ${row['name']}, from which it inherits`,
+        takenApart(
+          `ALTER TABLE ${row['child']} NO INHERIT ${row['name']};`,
+          `ALTER TABLE ${row['child']} INHERIT ${row['name']};`,
+        ),
+      ),
     ),
   ]
 }

@@ -20,7 +20,7 @@ export const misfits: Dependents['misfits'] = async (tx, dependents, from, to, s
   return dependents.flatMap((dependent) =>
     reasons(dependent, now, then, to).map((reason) => ({
       what: `${dependent.name}: ${reason}`,
-      mend: 'Use cutover.mode "flags", or take it away before the swap and bring it back on the new table after it.',
+      mend: dependent.elsewhere,
     })),
   )
 }
