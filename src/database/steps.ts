@@ -71,4 +71,10 @@ export interface Access {
     to: TableName,
     columns: CarriedColumns,
   ): Promise<readonly Uncarried[]>
+  /** What the old table has and no copy can give the new one, because it names columns that are not among `columns`; and what takes it away. */
+  lost(tx: Transaction, from: TableName, columns: CarriedColumns): Promise<readonly Lost[]>
+}
+
+export interface Lost extends Uncarried {
+  readonly kind: 'grant' | 'policy' | 'statistics'
 }

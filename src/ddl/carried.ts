@@ -29,12 +29,17 @@ export async function assertCarried(
 }
 
 /** What would go on with the old table after the exchange of names, or would not fit the new one. */
-async function strandedBy(dialect: Dialect, tx: Transaction, { mappings }: Migration): Promise<Uncarried[]> {
+async function strandedBy(
+  dialect: Dialect,
+  tx: Transaction,
+  { mappings, cutover }: Migration,
+): Promise<Uncarried[]> {
   const stranded: Uncarried[] = []
   const found = await readDependents(
     tx,
     dialect,
     mappings.map(({ source, target }) => ({ table: source, successor: target })),
+    cutover,
   )
   for (const [i, { source, target }] of mappings.entries()) {
     const dependents = found[i] ?? []

@@ -75,7 +75,7 @@ export async function swapNames(
   const pairs = await locatePairs(place, tx, migration)
   const moves = pairs.map((pair) => toMove(pair, toNew, ddl.retiredName(pair.declared.source)))
   const read = async (): Promise<Dependent[]> => {
-    const found = (await readDependents(tx, database.dialect, moves)).flat()
+    const found = (await readDependents(tx, database.dialect, moves, migration.cutover)).flat()
     if (toNew) assertAllFollow(found)
     return found.filter(({ fate }) => fate === 'follows')
   }

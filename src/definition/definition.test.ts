@@ -215,6 +215,11 @@ describe('a definition', () => {
       'cutover.mode: swap exchanges names one for one',
     ],
     [
+      'triggers of a table that keeps its name',
+      { ...smallest, cutover: { triggers: { audit: 'carry' } } },
+      'cutover.triggers: is for kind "table" with cutover.mode "swap"',
+    ],
+    [
       'a swap that hides rows',
       { ...smallest, cutover: { mode: 'swap' }, mappings: [{ ...mapping, where: 'active' }] },
       'cutover.mode: swap would hide the rows',

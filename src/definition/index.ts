@@ -133,7 +133,7 @@ function formatPath(path: readonly PropertyKey[]): string {
 }
 
 /** What no single field can know. */
-function crossChecks({ mappings, cutover, expand, retire, contract }: Migration): Finding[] {
+function crossChecks({ kind, mappings, cutover, expand, retire, contract }: Migration): Finding[] {
   const findings: Finding[] = []
   mappings.forEach((mapping, i) => {
     const at = `mappings[${i}]`
@@ -202,6 +202,8 @@ function crossChecks({ mappings, cutover, expand, retire, contract }: Migration)
       path: 'cutover.mode',
       problem: 'swap exchanges names one for one; a split needs "flags"',
     })
+  if (cutover.triggers !== undefined && (cutover.mode !== 'swap' || kind !== 'table'))
+    findings.push({ path: 'cutover.triggers', problem: 'is for kind "table" with cutover.mode "swap"' })
   if (cutover.mode === 'swap' && mappings.some((mapping) => mapping.where !== undefined))
     findings.push({
       path: 'cutover.mode',

@@ -275,6 +275,12 @@ export const definitionSchema = z.strictObject({
         .describe(
           'Queries of the application on the new side; cutover proves with EXPLAIN (ANALYZE) that each uses an index.',
         ),
+      triggers: z
+        .record(identifier, z.enum(['carry', 'leave']))
+        .optional()
+        .describe(
+          'Of a swap: what becomes of each trigger of your own on the source. "carry": it stands on the new table from the swap on; "leave": it stays with the old one.',
+        ),
     })
     .prefault({}),
   retire: z

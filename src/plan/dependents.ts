@@ -26,6 +26,7 @@ export async function readDependedOn(
     tx,
     dialect,
     old.map((table) => ({ table, successor: successorOf(table) })),
+    migration.cutover,
   )
   const result: DependedOn[] = []
   for (const [i, source] of old.entries()) {
@@ -43,14 +44,17 @@ export async function readDependedOn(
 export function checkDependents(migration: Migration, found: readonly DependedOn[]): Finding[] {
   const isSwap = migration.kind === 'table' && migration.cutover.mode === 'swap'
   return [
-    ...found.flatMap((source) => (isSwap ? swapFindings(source) : flagsFindings(source))),
+    ...found.flatMap((source) => (isSwap ? swapFindings(source, migration.cutover) : flagsFindings(source))),
     ...(isSwap ? checkReferences(migration) : []),
   ]
 }
 
 const named = (dependents: readonly Dependent[]): string => dependents.map(({ name }) => name).join(', ')
 
-function swapFindings({ source, dependents, misfits }: DependedOn): Finding[] {
+function swapFindings(
+  { source, dependents, misfits }: DependedOn,
+  { triggers = {} }: Migration['cutover'],
+): Finding[] {
   const name = formatTable(source)
   const warn = (rule: string, list: readonly Dependent[], message: string, mend: string): Finding[] =>
     list.length === 0 ? [] : [{ rule, severity: 'warning', message: `${message}: ${named(list)}.`, mend }]
@@ -67,11 +71,12 @@ function swapFindings({ source, dependents, misfits }: DependedOn): Finding[] {
       `Subscribers get the rows of the new table under the name ${name} from the swap on`,
       'Give their tables the new columns before; rows that they have are not sent again.',
     ),
+    ...undeclared(name, of('stays', 'trigger'), triggers),
     ...warn(
       'swap-triggers',
-      of('stays', 'trigger'),
-      `The triggers of ${name} stay with the old table, where they fire for what is copied back`,
-      'Create those that the new table needs after the swap, and see that theirs may run twice or disable them then.',
+      [...of('stays', 'trigger'), ...of('follows', 'trigger')].filter((each) => triggers[each.name]),
+      `As cutover.triggers says, these triggers of ${name} go to the new table, or stay with the old one, where they fire for what is copied back`,
+      'See that the functions of those that go name no column that is gone.',
     ),
     ...warn(
       'swap-left',
@@ -81,6 +86,21 @@ function swapFindings({ source, dependents, misfits }: DependedOn): Finding[] {
     ),
   ]
 }
+
+/** A trigger that does not fire any more is missed, and one that fires twice is, too; which it may be, only its author knows. */
+const undeclared = (
+  name: string,
+  triggers: readonly Dependent[],
+  declared: Readonly<Record<string, unknown>>,
+): Finding[] =>
+  triggers
+    .filter((each) => declared[each.name] === undefined)
+    .map((each) => ({
+      rule: 'swap-trigger-undeclared',
+      severity: 'refusal',
+      message: `Nothing says what becomes of the trigger ${each.name} of ${name} when the names are exchanged.`,
+      mend: `Say cutover.triggers: { ${JSON.stringify(each.name)}: "carry" } where the new table is to have it from then on, or "leave".`,
+    }))
 
 const refusal = (source: string, what: string, mend: string): Finding => ({
   rule: 'swap-dependents',

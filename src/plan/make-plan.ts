@@ -8,6 +8,7 @@ import { fingerprint, forwardLinks, type Migration } from '../definition/index.t
 import { columnSwaps, dropSteps, replacedColumns, retireSteps, valueSteps } from '../ddl/columns.ts'
 import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-steps.ts'
 import { isCrossfadeError } from '../errors/index.ts'
+import { checkAccess } from './access.ts'
 import {
   checkKeys,
   checkRowSecurity,
@@ -65,6 +66,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
           )),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
           ...checkDependents(migration, dependedOn),
+          ...(await checkAccess(tx, dialect, migration)),
           ...checkRowSecurity([...old, ...fresh, ...beside, ...constant].map(({ found }) => found)),
           ...migration.mappings.flatMap((mapping) => {
             const source = find(old, mapping.source)

@@ -45,6 +45,15 @@ export const missing: Access['missing'] = async (tx, from, to, columns) =>
     .filter(({ kind }) => kind === 'lacks')
     .map(({ what, sql }) => ({ what, mend: `${sql};` }))
 
+export const lost: Access['lost'] = async (tx, from, columns) => {
+  const { rows } = await tx.query(lostSql, [quoteTable(from), ...valuesOf(from, from, columns).slice(2)])
+  return rows.map((row) => ({
+    kind: row['kind'] as 'grant' | 'policy' | 'statistics',
+    what: row['what'] ?? '',
+    mend: row['mend'] ?? '',
+  }))
+}
+
 async function tryStatement(tx: Transaction, sql: string): Promise<void> {
   await tx.query('SAVEPOINT crossfade_access')
   try {
@@ -97,7 +106,13 @@ async function otherDifferences(
 ): Promise<Difference[]> {
   const values = valuesOf(from, to, columns)
   const differences: Difference[] = []
-  for (const sql of [grantDifferences, policyDifferences, securityDifferences, identityDifferences])
+  for (const sql of [
+    grantDifferences,
+    policyDifferences,
+    securityDifferences,
+    identityDifferences,
+    statisticsDifferences,
+  ])
     differences.push(...(await tx.query(sql, values)).rows.map(toDifference))
   return differences
 }
@@ -155,3 +170,27 @@ const identityDifferences =
   `WHEN 'i' THEN NOT coalesce((SELECT indisreplident OR indisprimary AND n.relreplident = 'd' FROM fitting), false) ELSE o.relreplident <> n.relreplident END) ` +
   `SELECT 'lacks' AS kind, format('replica identity %s', word) AS what, format('ALTER TABLE %s REPLICA IDENTITY %s', name, word) AS sql FROM d, ` +
   `LATERAL (SELECT CASE identity WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' WHEN 'd' THEN 'DEFAULT' ELSE 'USING INDEX ' || coalesce(index, '…') END AS word) w`
+
+/** Extended statistics over columns that the new table has, too; expressions are not taken over, as they may mean columns that are gone. */
+const statisticsDifferences =
+  `WITH ${bothTables}, ${columnPairs}, ` +
+  `every AS (SELECT s.*, (SELECT array_agg(k ORDER BY k) FROM unnest(s.stxkeys::int2[]) k) AS keys, (SELECT array_agg(k::text ORDER BY k::text) FROM unnest(s.stxkind) k) AS kinds FROM pg_statistic_ext s WHERE s.stxexprs IS NULL), ` +
+  `wanted AS (SELECT e.stxname, e.kinds, (SELECT array_agg(p.n_num ORDER BY p.n_num) FROM unnest(e.keys) k JOIN p ON p.o_num = k) AS keys, (SELECT string_agg(format('%I', p.n_name), ', ' ORDER BY p.n_num) FROM unnest(e.keys) k JOIN p ON p.o_num = k) AS list ` +
+  `FROM o, every e WHERE e.stxrelid = o.oid AND NOT EXISTS (SELECT FROM unnest(e.keys) k WHERE k NOT IN (SELECT o_num FROM p))) ` +
+  `SELECT 'lacks' AS kind, format('statistics %I', w.stxname) AS what, format('CREATE STATISTICS %I.%I (%s) ON %s FROM %s', (SELECT nspname FROM pg_namespace WHERE oid = n.relnamespace), left(n.relname || '_' || w.stxname, 60), ` +
+  `(SELECT string_agg(CASE k WHEN 'd' THEN 'ndistinct' WHEN 'f' THEN 'dependencies' ELSE 'mcv' END, ', ') FROM unnest(w.kinds) k), w.list, n.name) AS sql FROM n, wanted w ` +
+  `WHERE NOT EXISTS (SELECT FROM every t WHERE t.stxrelid = n.oid AND t.keys = w.keys AND t.kinds @> w.kinds) ORDER BY w.stxname`
+
+/** What names columns of `$1` that its successor has not, or not under their names: `$2` and `$3` are those that it has. */
+const lostSql =
+  `WITH o AS (SELECT c.*, format('%I.%I', s.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.oid = to_regclass($1)), ` +
+  `k AS (SELECT * FROM unnest($2::text[], $3::text[]) AS k(o_name, n_name)), ` +
+  `named AS (SELECT d.classid, d.objid, a.attname FROM o JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = o.oid JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum = d.refobjsubid AND a.attnum > 0) ` +
+  `SELECT 'policy' AS kind, format('policy %I names %s', q.polname, string_agg(DISTINCT quote_ident(m.attname), ', ')) AS what, format('DROP POLICY %I ON %s;', q.polname, o.name) AS mend ` +
+  `FROM o JOIN pg_policy q ON q.polrelid = o.oid JOIN named m ON m.classid = 'pg_policy'::regclass AND m.objid = q.oid WHERE m.attname NOT IN (SELECT o_name FROM k WHERE o_name = n_name) GROUP BY q.polname, o.name ` +
+  `UNION ALL SELECT 'grant', format('%s is granted on %I to %s', e.privilege_type, a.attname, r.grantee), format('REVOKE %s (%I) ON %s FROM %s;', e.privilege_type, a.attname, o.name, r.grantee) ` +
+  `FROM o JOIN pg_attribute a ON a.attrelid = o.oid AND a.attnum > 0, aclexplode(a.attacl) e, LATERAL (SELECT CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(e.grantee)) END AS grantee) r ` +
+  `WHERE e.grantee <> o.relowner AND a.attname NOT IN (SELECT o_name FROM k) ` +
+  `UNION ALL SELECT 'statistics', format('statistics %I are over %s', s.stxname, string_agg(DISTINCT quote_ident(m.attname), ', ')), format('DROP STATISTICS %I.%I;', t.nspname, s.stxname) ` +
+  `FROM o JOIN pg_statistic_ext s ON s.stxrelid = o.oid JOIN pg_namespace t ON t.oid = s.stxnamespace JOIN named m ON m.classid = 'pg_statistic_ext'::regclass AND m.objid = s.oid ` +
+  `WHERE s.stxexprs IS NOT NULL OR m.attname NOT IN (SELECT o_name FROM k) GROUP BY s.stxname, t.nspname ORDER BY 1, 2`

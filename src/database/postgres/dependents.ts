@@ -36,6 +36,7 @@ export const read: Dependents['read'] = async (tx, table, leftAs = table) => {
     ...(await publications(tx, table, leftAs, version)),
     ...(await others(tx, table)),
     ...(await ownThings(tx, table)),
+    ...(await triggers(tx, table, leftAs)),
   ]
 }
 
@@ -334,9 +335,7 @@ async function others(tx: Transaction, table: TableName): Promise<Dependent[]> {
 /** What is a part of the table and stays with it: a table that takes its place needs its own. */
 async function ownThings(tx: Transaction, table: TableName): Promise<Dependent[]> {
   const result = await tx.query(
-    `SELECT 'trigger' AS kind, tgname AS name FROM pg_trigger WHERE tgrelid = to_regclass($1) AND NOT tgisinternal AND tgname NOT LIKE '\\_crossfade\\_%' ` +
-      `UNION ALL SELECT 'setting', format('statistics %s', stxname) FROM pg_statistic_ext WHERE stxrelid = to_regclass($1) ` +
-      `UNION ALL SELECT 'setting', 'its comment' WHERE obj_description(to_regclass($1), 'pg_class') IS NOT NULL ` +
+    `SELECT 'setting' AS kind, 'its comment' AS name WHERE obj_description(to_regclass($1), 'pg_class') IS NOT NULL ` +
       `UNION ALL SELECT 'setting', format('the comment of column %s', attname) FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND col_description(attrelid, attnum) IS NOT NULL ` +
       `UNION ALL SELECT 'setting', format('storage parameter %s', o) FROM pg_class, unnest(reloptions) o WHERE oid = to_regclass($1) ` +
       `UNION ALL SELECT 'foreign key', format('foreign key %s', conname) FROM pg_constraint WHERE conrelid = to_regclass($1) AND contype = 'f' AND conparentid = 0 ORDER BY 1, 2`,
@@ -345,6 +344,33 @@ async function ownThings(tx: Transaction, table: TableName): Promise<Dependent[]
   return result.rows.map((row) =>
     standing(row['kind'] as Dependent['kind'], 'stays', row['name'] ?? '', 'Give the new table its own.'),
   )
+}
+
+/** Of the user. They stay, unless the definition takes them along: the body of their functions nobody can read for columns that are gone. */
+async function triggers(tx: Transaction, table: TableName, leftAs: TableName): Promise<Dependent[]> {
+  const result = await tx.query(
+    `SELECT t.tgname, pg_get_triggerdef(t.oid) AS definition, t.tgenabled, obj_description(t.oid, 'pg_trigger') AS comment, ${namedColumns('pg_trigger', 't.oid')} ` +
+      `FROM pg_trigger t WHERE t.tgrelid = to_regclass($1) AND NOT t.tgisinternal AND t.tgname NOT LIKE '\\_crossfade\\_%' ORDER BY 1`,
+    [quoteTable(table)],
+  )
+  const states: Readonly<Record<string, string>> = { D: 'DISABLE', A: 'ENABLE ALWAYS', R: 'ENABLE REPLICA' }
+  return result.rows.map((row) => {
+    const name = quoteIdentifier(row['tgname'] ?? '')
+    const state = states[row['tgenabled'] ?? '']
+    const { comment } = row
+    return {
+      ...standing('trigger', 'stays', row['tgname'] ?? ''),
+      columns: namesIn(row['columns']),
+      move: [
+        `DROP TRIGGER ${name} ON ${quoteTable(leftAs)}`,
+        row['definition'] ?? '',
+        ...(state === undefined ? [] : [`ALTER TABLE ${quoteTable(table)} ${state} TRIGGER ${name}`]),
+        ...(comment === null || comment === undefined
+          ? []
+          : [`COMMENT ON TRIGGER ${name} ON ${quoteTable(table)} IS ${quoteLiteral(comment)}`]),
+      ],
+    }
+  })
 }
 
 /** The journal's words: what an exchange of names took along, and the foreign keys that are to be validated. */

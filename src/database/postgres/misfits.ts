@@ -26,7 +26,7 @@ export const misfits: Dependents['misfits'] = async (tx, dependents, from, to, s
 }
 
 function reasons({ kind, columns }: Dependent, now: Shape, then: Shape, to: TableName): string[] {
-  const mayChange = kind === 'foreign key' || kind === 'publication'
+  const mayChange = kind === 'foreign key' || kind === 'publication' || kind === 'trigger'
   const found = columns.flatMap((name) => {
     if (!then.columns.has(name)) return [`${formatTable(to)} has no column ${name}`]
     const [type, typeThen] = [now.columns.get(name), then.columns.get(name)]

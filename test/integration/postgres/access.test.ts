@@ -1,5 +1,6 @@
 import { expect, describe, test, type TestContext } from 'vitest'
 import { assertCarried } from '../../../src/ddl/carried.ts'
+import { makePlan } from '../../../src/plan/make-plan.ts'
 import { isCrossfadeError } from '../../../src/errors/index.ts'
 import { openSession, withBothSides, type BothSides, type SmallDefinition } from '../../support/both-sides.ts'
 import { postgresVersions, withDatabase, type PostgresVersion } from '../../support/postgres.ts'
@@ -182,6 +183,55 @@ describe.each(postgresVersions())('access on PostgreSQL %s', (version) => {
       ) as string,
     })
     await m.sql(`CREATE POLICY by_name ON people FOR SELECT USING (first = current_user)`)
+    await gate(m)
+  })
+  test('what names a column that the new table has not is said by the plan, with what takes it away; statistics are copied', async (t) => {
+    const m = await prepare(t, version)
+    await m.sql(`CREATE POLICY named ON users USING (name <> ''); CREATE STATISTICS "o'f" (ndistinct, mcv) ON tenant, email FROM users;
+      CREATE STATISTICS lost ON tenant, name FROM users; CREATE STATISTICS shaped ON lower(tenant), email FROM users`)
+    const findings = async (definition = m.migration): Promise<string[][]> =>
+      (await makePlan(m.place, definition)).findings
+        .filter(({ rule }) => rule === 'access-lost')
+        .map(({ severity, message, mend }) => [
+          `${severity}: ${message.replaceAll(m.roles.writer, 'writer')}`,
+          mend.replace(/^.* or take it away: /, ''),
+        ])
+    const of = (what: string): string =>
+      `Of public.users, ${what}, which public.people has not, or not as it is.`
+    const found = await findings()
+    expect(found.map(([said]) => said)).toEqual([
+      `warning: ${of('SELECT is granted on name to writer')}`,
+      `refusal: ${of('policy named names name')}`,
+      `warning: ${of('statistics lost are over name')}`,
+      `warning: ${of('statistics shaped are over email, tenant')}`,
+    ])
+    const sql = [{ name: 'policy', up: 'SELECT 1' }]
+    const withSql = { ...m.migration, expand: { ...m.migration.expand, sql } }
+    expect((await findings(withSql))[1]?.[0]).toMatch(/^warning: /)
+    await expect(gate(m)).rejects.toMatchObject({
+      message: expect.stringMatching(/policy named; .*statistics "o'f"/) as string,
+    })
+    for (const [, mend = ''] of found) await m.sql(mend)
+    expect(await findings()).toEqual([])
+    await m.database.transaction(async (tx) => {
+      const [missing] = (
+        await m.database.dialect.access.missing(
+          tx,
+          { schema: 'public', name: 'users' },
+          { schema: 'public', name: 'people' },
+          [
+            ['tenant', 'tenant'],
+            ['email', 'mail'],
+          ],
+        )
+      ).filter(({ what }) => what.startsWith('statistics'))
+      await tx.query(missing?.mend ?? '')
+    })
+    expect(
+      await m.sql(
+        `SELECT stxname, stxkind::text AS kinds FROM pg_statistic_ext WHERE stxrelid = 'people'::regclass`,
+      ),
+    ).toEqual([{ stxname: "people_o'f", kinds: '{d,m}' }])
     await gate(m)
   })
 })

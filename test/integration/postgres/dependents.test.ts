@@ -308,16 +308,55 @@ describe.each(postgresVersions())('dependents on PostgreSQL %s', (version) => {
     expect(said).toMatchObject({
       'swap-published':
         'warning: Subscribers get the rows of the new table under the name public.users from the swap on: publication chosen, publication everything, which covers both tables.',
-      'swap-triggers':
-        'warning: The triggers of public.users stay with the old table, where they fire for what is copied back: loud.',
+      'swap-trigger-undeclared':
+        'refusal: Nothing says what becomes of the trigger loud of public.users when the names are exchanged.',
       'swap-left':
-        'warning: These stay with the old public.users: foreign key users_boss, its comment, statistics both_of, storage parameter fillfactor=80.',
+        'warning: These stay with the old public.users: foreign key users_boss, its comment, storage parameter fillfactor=80.',
     })
     const flags = { ...m.migration, cutover: { ...m.migration.cutover, mode: 'flags' as const } }
     expect(
       (await makePlan(m.place, flags)).findings.find(({ rule }) => rule === 'source-dependents')?.message,
     ).toContain('publication chosen')
     await m.sql('DROP PUBLICATION everything; DROP PUBLICATION chosen')
+  })
+
+  test('a trigger goes along where the definition says so, and fires once for each statement of the application', async (t) => {
+    const m = await prepare(
+      t,
+      version,
+      `CREATE TABLE seen (what text, id int, by text);
+       CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO seen VALUES (TG_OP || ' ' || TG_NAME, NEW.id, TG_RELID::regclass::text); RETURN NEW; END $$;
+       CREATE TRIGGER "au'dit" AFTER INSERT OR UPDATE OF name ON users FOR EACH ROW WHEN (NEW.name <> '') EXECUTE FUNCTION see(); COMMENT ON TRIGGER "au'dit" ON users IS 'who';
+       ALTER TABLE users ENABLE ALWAYS TRIGGER "au'dit";
+       CREATE TRIGGER off BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION see(); ALTER TABLE users DISABLE TRIGGER off;
+       CREATE CONSTRAINT TRIGGER late AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see();
+       CREATE TRIGGER stays AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION see()`,
+      definition({
+        cutover: {
+          mode: 'swap',
+          triggers: { "au'dit": 'carry', off: 'carry', late: 'carry', stays: 'leave' },
+        },
+      }),
+    )
+    expect((await findings(m)).filter(({ severity }) => severity === 'refusal')).toEqual([])
+    const before = await inventory(m)
+    const mine = (lines: readonly string[]): string[] =>
+      lines.filter((line) => /^trigger .*see\(\)/.test(line) && !line.includes('stays'))
+    const write = async (id: number): Promise<unknown[]> => {
+      await m.sql(`TRUNCATE seen; INSERT INTO users (id, email, name) VALUES (${id}, ${id} || '@t', 'new')`)
+      await m.sql(`UPDATE users SET name = name || '!' WHERE id = ${id}`)
+      await m.drain()
+      await m.drain(m.reverse)
+      return m.sql(`SELECT what FROM seen WHERE id = ${id} ORDER BY 1`)
+    }
+    const once = ["INSERT au'dit", 'INSERT late', "UPDATE au'dit"].map((what) => ({ what }))
+    await swap(m, 'to-new')
+    expect(mine(await inventory(m))).toEqual(mine(before))
+    // The one that was left fires where the row is copied back.
+    expect(await write(5001)).toEqual([...once.slice(0, 2), { what: 'INSERT stays' }, ...once.slice(2)])
+    await swap(m, 'to-old')
+    expect(await inventory(m)).toEqual(before)
+    expect(await write(5002)).toEqual([...once.slice(0, 2), { what: 'INSERT stays' }, ...once.slice(2)])
   })
 
   test('writers of the table and of one that points at it go on through swaps there and back, and no row is an orphan', async (t) => {
