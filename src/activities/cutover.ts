@@ -1,5 +1,5 @@
 import { tablesOf } from '../copy/groups.ts'
-import { assertValues, valueSteps } from '../ddl/columns.ts'
+import { assertValues, twinSteps, valueSteps, withKeysProven } from '../ddl/columns.ts'
 import { formatTable } from '../core/link.ts'
 import { assertComplete, completionSteps } from '../ddl/expand-steps.ts'
 import { assertCarried } from '../ddl/carried.ts'
@@ -48,19 +48,23 @@ export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap
   async swap({ direction, ...ref }, around) {
     const { place, migration } = await around.enter(ref)
     const tables = tablesOf(migration)
-    if (
-      direction === 'to-new' &&
-      !(await place.database.transaction((tx) => isSwapped(place, tx, migration)))
-    )
-      for (const step of valueSteps(place.database.dialect, migration))
+    const { dialect } = place.database
+    const wasSwapped = await place.database.transaction((tx) => isSwapped(place, tx, migration))
+    if (direction === 'to-new' && !wasSwapped)
+      // What was added to the old columns since the backfill is built for the new ones first.
+      for (const step of [...twinSteps(dialect, migration), ...valueSteps(dialect, migration)])
         await runStep(place, step, tables.old, around)
     const title = `Exchange the names of ${tables.old.map(formatTable).join(', ')} and ${tables.new.map(formatTable).join(', ')}`
-    const did = await attempt(place, title, [...tables.old, ...tables.new], around, ({ lockTimeoutMs }) =>
-      place.database.transaction((tx) => swapNames(place, tx, migration, direction), {
-        lockTimeoutMs,
-        applying: place.scope.migration,
-      }),
-    )
+    const exchange = (): Promise<'swapped' | 'was swapped'> =>
+      attempt(place, title, [...tables.old, ...tables.new], around, ({ lockTimeoutMs }) =>
+        place.database.transaction((tx) => swapNames(place, tx, migration, direction), {
+          lockTimeoutMs,
+          applying: place.scope.migration,
+        }),
+      )
+    const did = await (direction === 'to-old' && wasSwapped
+      ? withKeysProven(place, migration, around, exchange)
+      : exchange())
     // The names are exchanged whatever comes of it: a row without its parent is reported before the contract.
     await proveKeys(place, around)
     return did

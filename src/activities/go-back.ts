@@ -3,7 +3,7 @@ import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { SyncGroup } from '../database/index.ts'
 import { undoableSteps } from '../ddl/expand-steps.ts'
-import { releaseColumns, restoreColumns } from '../ddl/columns.ts'
+import { releaseColumns, restoreColumns, withKeysProven } from '../ddl/columns.ts'
 import { movePrimary } from '../ddl/move-primary.ts'
 import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
@@ -26,11 +26,13 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     const { database, scope } = place
     let left = 0
     if (groups && (await database.transaction((tx) => isSwapped(place, tx, migration))))
-      await attempt(place, 'Exchange the names back', everyTable(migration), around, ({ lockTimeoutMs }) =>
-        database.transaction((tx) => swapNames(place, tx, migration, 'to-old'), {
-          lockTimeoutMs,
-          applying: scope.migration,
-        }),
+      await withKeysProven(place, migration, around, () =>
+        attempt(place, 'Exchange the names back', everyTable(migration), around, ({ lockTimeoutMs }) =>
+          database.transaction((tx) => swapNames(place, tx, migration, 'to-old'), {
+            lockTimeoutMs,
+            applying: scope.migration,
+          }),
+        ),
       )
     const { flags } = database.dialect
     const isNew = (await database.transaction((tx) => flags.read(tx, scope)))?.primary === 'new'

@@ -53,9 +53,15 @@ async function inRowGroups(
   const rows: { there: RowLink; back: RowLink | undefined; i: number }[] = []
   for (const [i, link] of forward.entries()) {
     const names = await dialect.columns.names(tx, scope, link.link.target.table)
-    const row = { id: `f${i + 1}`, schema: scope.schema, other: undefined, names }
+    const fixed = await dialect.columns.fixed(tx, link.link.target.table)
+    const row = { id: `f${i + 1}`, schema: scope.schema, other: undefined, names, fixed }
     const other = backOf(link)
-    rows.push({ there: { ...link, row }, back: other && { ...other, row }, i: i + 1 })
+    const keyTypes = lastingKeyTypes(link)
+    rows.push({
+      there: { ...link, keyTypes, row },
+      back: other && { ...other, keyTypes, row },
+      i: i + 1,
+    })
   }
   const joined = (link: RowLink, other: RowLink | undefined): RowLink => ({
     ...link,
@@ -65,6 +71,23 @@ async function inRowGroups(
     forward: rows.map(({ there, back, i }) => toGroup(`f${i}`, [joined(there, back)])),
     reverse: rows.flatMap(({ there, back, i }) => (back ? [toGroup(`r${i}`, [joined(back, there)])] : [])),
   }
+}
+
+const integers: readonly string[] = ['smallint', 'integer', 'bigint']
+
+/**
+ * A key whose column is replaced by a wider one is kept as that from the start: change logs outlive the exchange of names, and the
+ * server compares integers of all widths with each other.
+ */
+function lastingKeyTypes({ link, keyTypes, targetTypes }: ResolvedLink): string[] {
+  return keyTypes.map((type, i) => {
+    const column = link.target.key[i] ?? ''
+    const successors = (link.inRow ?? []).flatMap((pair) => (pair.old.includes(column) ? pair.new : []))
+    return successors.reduce((widest, name) => {
+      const other = targetTypes[name] ?? ''
+      return integers.indexOf(other) > integers.indexOf(widest) && integers.includes(widest) ? other : widest
+    }, type)
+  })
 }
 
 async function resolveAll(

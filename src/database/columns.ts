@@ -16,6 +16,8 @@ export interface NewColumn {
 export interface ColumnSwap {
   readonly old: string
   readonly new: string
+  /** The new column's. */
+  readonly type: string
   /** The new column's own default; else it takes the old one's. */
   readonly default: string | undefined
 }
@@ -40,10 +42,21 @@ export interface ColumnOperations {
   setDefault(tx: Transaction, table: TableName, column: string, value: string | undefined): Promise<void>
   /** Remembers which columns these are, so that they are found under whatever name they have later. */
   registerColumns(table: TableName, columns: readonly string[]): DdlStep
+  /** Columns that an UPDATE may not write: identities that are ALWAYS generated. */
+  fixed(tx: Transaction, table: TableName): Promise<string[]>
   names(tx: Transaction, scope: Scope, table: TableName): Promise<RowNames>
   /** Every index over old columns as another one over the new, so that those have them from their first read. */
   twinIndexes(table: TableName, swaps: readonly ColumnSwap[]): DdlStep
-  /** The old columns' names, defaults, sequences and indexes for the new ones, or back. The caller holds the table for itself. */
+  /** Every check and foreign key that names old columns as another one over the new, proven. */
+  twinConstraints(table: TableName, swaps: readonly ColumnSwap[]): DdlStep
+  /** Other tables that an exchange has to lock, because foreign keys join them to the columns. */
+  neighbours(tx: Transaction, table: TableName, swaps: readonly ColumnSwap[]): Promise<TableName[]>
+  /** Columns of a primary key that will have their names again, under those that they have now: they must have a value by then. */
+  keyColumnsGoingBack(tx: Transaction, scope: Scope, table: TableName): Promise<string[]>
+  /**
+   * The old columns' names, defaults, sequences, identities, indexes and constraints for the new ones, or back. The caller holds the table
+   * and its neighbours for itself.
+   */
   exchange(
     tx: Transaction,
     scope: Scope,
@@ -53,8 +66,10 @@ export interface ColumnOperations {
   ): Promise<void>
   /** Sequences that a column owns count as far as its type does. */
   widenSequences(tx: Transaction, table: TableName, column: string): Promise<void>
-  /** What stands on a column and an exchange of names would not carry over, in words. */
-  uncarried(tx: Transaction, table: TableName, column: string): Promise<string[]>
+  /** What stands on columns and an exchange of names would not carry over, in words. Makes what it takes back: not for a transaction that only reads. */
+  uncarried(tx: Transaction, table: TableName, swaps: readonly ColumnSwap[]): Promise<string[]>
+  /** True where an expression over an integer column gives each of its numbers back. */
+  keepsNumbers(tx: Transaction, table: TableName, column: string, expression: string): Promise<boolean>
   /** How many rows have no value in a column that must have one. */
   countMissing(tx: Transaction, table: TableName, column: string): Promise<number>
   /** Why a type cannot be added without rewriting the table, or at all; undefined where it can. */

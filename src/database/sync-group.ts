@@ -42,6 +42,8 @@ export interface ResolvedLink {
     /** The link of the other direction over the same rows, where there is one. */
     readonly other: ResolvedLink | undefined
     readonly names: RowNames
+    /** Columns that only a trigger can write: nothing else makes them differ, and no UPDATE may name them. */
+    readonly fixed: readonly string[]
   }
 }
 

@@ -33,8 +33,8 @@ export function columnSwaps(migration: Migration, of?: TableName): (ColumnSwap &
   if (migration.kind !== 'column' || migration.cutover.mode !== 'swap') return []
   return newColumns(migration)
     .filter(({ table }) => of === undefined || isSameTable(table, of))
-    .flatMap(({ table, name, replaces = [], default: value }) =>
-      replaces.map((old) => ({ table, old, new: name, default: value })),
+    .flatMap(({ table, name, type, replaces = [], default: value }) =>
+      replaces.map((old) => ({ table, old, new: name, type, default: value })),
     )
 }
 
@@ -55,11 +55,16 @@ export const twinSteps = ({ columns }: Dialect, migration: Migration): DdlStep[]
 const ofTable = (columns: readonly ColumnName[], table: TableName): string[] =>
   columns.filter((each) => formatTable(each.table) === formatTable(table)).map(({ column }) => column)
 
-/** NOT NULL of new columns: just before they lead, because from then on a row without a value is refused. */
-export const valueSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] =>
-  newColumns(migration)
+/** What new columns must satisfy: just before they lead, because from then on a row that does not is refused. */
+export const valueSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] => [
+  ...newColumns(migration)
     .filter(({ notNull }) => notNull)
-    .flatMap(({ table, name }) => columns.requireValues(table, name))
+    .flatMap(({ table, name }) => columns.requireValues(table, name)),
+  ...everyTable(migration).flatMap((table) => {
+    const swaps = columnSwaps(migration, table)
+    return swaps.length === 0 ? [] : [columns.twinConstraints(table, swaps)]
+  }),
+]
 
 /** @throws `CUTOVER.INCOMPLETE` where a row has no value that it will have to have: found now, before anybody reads the new side. */
 export async function assertValues({ database }: Workplace, migration: Migration): Promise<void> {
@@ -131,6 +136,53 @@ export async function stopFollowing(
       { lockTimeoutMs },
     ),
   )
+}
+
+/**
+ * An exchange of names back. A primary key's old columns, which could be NULL while they followed, are proven to have their values
+ * first, so that it scans nothing. From then on a row that the old type cannot hold is refused, as it will be by the side that leads
+ * next; where the names do not go back after all, that ends.
+ * @throws `CUTOVER.INCOMPLETE` where a row has none: it was written since, and the old side cannot name it.
+ */
+export async function withKeysProven<T>(
+  place: Workplace,
+  migration: Migration,
+  watch: DdlWatch,
+  exchange: () => Promise<T>,
+): Promise<T> {
+  const { database, scope } = place
+  const { columns } = database.dialect
+  const swapped = everyTable(migration).filter((table) => columnSwaps(migration, table).length > 0)
+  const keysOf = (table: TableName): Promise<string[]> =>
+    database.transaction((tx) => columns.keyColumnsGoingBack(tx, scope, table))
+  try {
+    for (const table of swapped)
+      for (const column of await keysOf(table)) await proveKey(place, table, column, watch)
+    return await exchange()
+  } catch (error) {
+    for (const table of swapped) {
+      const keys = await keysOf(table)
+      if (keys.length === 0) continue
+      await attempt(place, 'Let the old key be empty again', [table], watch, ({ lockTimeoutMs }) =>
+        database.transaction((tx) => columns.release(tx, scope, table, keys), { lockTimeoutMs }),
+      ).catch(() => undefined) // the first error says more
+    }
+    throw error
+  }
+}
+
+async function proveKey(place: Workplace, table: TableName, column: string, watch: DdlWatch): Promise<void> {
+  const { columns } = place.database.dialect
+  const missing = await place.database.transaction((tx) => columns.countMissing(tx, table, column))
+  if (missing > 0)
+    throw new CrossfadeError({
+      kind: 'refused',
+      code: 'CUTOVER.INCOMPLETE',
+      message: `Before the names of ${formatTable(table)} go back every row must have a value in ${column}, which is part of its key: ${missing} have none, because their keys do not fit the old type.`,
+      mend: `Give those rows keys that the old column can hold, or delete them (SELECT … WHERE "${column}" IS NULL), and ask again; or go on to the contract.`,
+      details: { column, missing },
+    })
+  for (const step of columns.requireValues(table, column)) await runStep(place, step, [table], watch)
 }
 
 /** Going back, first of all: with the triggers goes what fills the new columns, so that they must not ask for a value any more. */

@@ -35,16 +35,17 @@ export async function swapColumns(
   const toNew = direction === 'to-new'
   if ((await areColumnsSwapped(place, tx, migration)) === toNew) return 'was swapped'
 
-  await ddl.lockExclusively(tx, everyTable(migration))
+  const swapped = everyTable(migration)
+    .map((table) => ({ table, swaps: columnSwaps(migration, table) }))
+    .filter(({ swaps }) => swaps.length > 0)
+  const tables = everyTable(migration)
+  for (const { table, swaps } of swapped) tables.push(...(await columns.neighbours(tx, table, swaps)))
+  await ddl.lockExclusively(tx, tables)
   const before = await resolveGroups(tx, database.dialect, scope, migration)
   for (const group of toNew ? before.forward : before.reverse) await drainWithin(place, tx, group)
   for (const group of before.forward) await triggers.remove(tx, scope, group)
 
-  if (toNew) await turnColumns(place, tx, migration, 'new')
-  for (const table of everyTable(migration)) {
-    const swaps = columnSwaps(migration, table)
-    if (swaps.length > 0) await columns.exchange(tx, scope, table, swaps, direction)
-  }
+  for (const { table, swaps } of swapped) await columns.exchange(tx, scope, table, swaps, direction)
   if (!toNew) await turnColumns(place, tx, migration, 'old')
 
   const after = await resolveGroups(tx, database.dialect, scope, migration)

@@ -361,7 +361,11 @@ describe('a definition of kind column', () => {
     ['a filter', withMapping({ where: 'true' }), 'mappings[0].where: is for kind "table"'],
     ['no column', withMapping({ columns: {} }), 'mappings[0].columns: names no column'],
     ['a column of the same name', withMapping({ columns: { a: true } }), 'mappings[0].columns.a: true means'],
-    ['a key that is replaced', withMapping({ key: { id: 'id2' } }), 'mappings[0].key.id: a key column'],
+    [
+      'a key that is replaced',
+      withMapping({ key: { id: 'id2' } }),
+      'mappings[0].key.id: names another column',
+    ],
     ['an empty way back', withMapping({ reverse: { columns: {} } }), 'reverse.columns: names no column'],
     [
       'true on the way back',

@@ -132,6 +132,10 @@ function formatPath(path: readonly PropertyKey[]): string {
     .join('')
 }
 
+/** A key column that a new one stands for is written on the way back as any other. */
+const isReplaced = ({ columns = [] }: Migration['expand'], table: TableName, column: string): boolean =>
+  columns.some((fresh) => isSameTable(fresh.table, table) && fresh.replaces?.includes(column))
+
 /** What no single field can know. */
 function crossChecks({ kind, mappings, cutover, expand, retire, contract }: Migration): Finding[] {
   const findings: Finding[] = []
@@ -148,7 +152,7 @@ function crossChecks({ kind, mappings, cutover, expand, retire, contract }: Migr
         })
     if (mapping.reverse !== false)
       for (const column of Object.keys(mapping.key))
-        if (column in mapping.reverse.columns)
+        if (column in mapping.reverse.columns && !isReplaced(expand, mapping.source, column))
           findings.push({
             path: `${at}.reverse.columns.${column}`,
             problem: 'is filled by the key already; leave it out',

@@ -55,7 +55,10 @@ export function checkColumnKind({ mappings, expand, cutover }: ParsedDefinition)
     if (Object.keys(columns).length === 0) find(`${at}.columns`, 'names no column')
     for (const [from, to] of Object.entries(key))
       if (from !== to)
-        find(`${at}.key.${from}`, 'a key column that is itself replaced needs a swap; name it for itself')
+        find(
+          `${at}.key.${from}`,
+          'names another column; name the key for itself, also where `replaces` names it',
+        )
     for (const [name, expression] of Object.entries(columns))
       if (expression === true)
         find(`${at}.columns.${name}`, 'true means a column of the same name, and this is the same table')
@@ -82,8 +85,8 @@ export function checkColumnKind({ mappings, expand, cutover }: ParsedDefinition)
     if (mapping === undefined) find(`${at}.table`, 'is the source of no mapping')
     else if (!(name in mapping.columns))
       find(`${at}.name`, `is filled by no mapping of ${formatTable(table)}`)
-    if (mapping && replaces.some((old) => old in mapping.key))
-      find(`${at}.replaces`, 'is a key column; that needs a swap, which is not supported yet')
+    if (cutover.mode !== 'swap' && mapping && replaces.some((old) => old in mapping.key))
+      find(`${at}.replaces`, 'is a key column; only cutover.mode "swap" gives its name to another')
     const isTwice = expand.columns
       ?.slice(0, i)
       .some((other) => isSameTable(other.table, table) && other.name === name)

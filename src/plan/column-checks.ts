@@ -1,6 +1,7 @@
 import { formatTable, isSameTable } from '../core/link.ts'
-import type { Dialect, Scope, TableDescription, Transaction } from '../database/index.ts'
-import { newColumns, replacedColumns, type ColumnName } from '../ddl/columns.ts'
+import type { Database, Dialect, Scope, TableDescription, Transaction } from '../database/index.ts'
+import { everyTable } from '../copy/groups.ts'
+import { columnSwaps, newColumns, replacedColumns, type ColumnName } from '../ddl/columns.ts'
 import type { Migration } from '../definition/index.ts'
 import type { Finding } from './checks.ts'
 
@@ -120,39 +121,101 @@ async function checkAdded(
   return findings
 }
 
-async function checkReplaced(
+/** Whether rows go on to be found by a key whose column is replaced, and whether that can be a key at all. */
+async function checkKey(
   tx: Transaction,
   { columns }: Dialect,
-  { cutover }: Migration,
+  migration: Migration,
+  { table, column }: ColumnName,
+  found: TableDescription,
+): Promise<Finding[]> {
+  const what = `${column} of ${formatTable(table)}`
+  const isIdentity = found.columns.some(({ name, identity }) => name === column && identity)
+  const isPrimary = found.uniqueIndexes.some((index) => index.primary && index.columns.includes(column))
+  const mapping = migration.mappings.find((each) => isSameTable(each.source, table))
+  const isKey = mapping !== undefined && column in mapping.key
+  if (!isIdentity && !isPrimary && !isKey) return []
+  if (migration.cutover.mode !== 'swap')
+    return [
+      refusal(
+        'column-key-replaced',
+        `${what} is ${isPrimary ? 'part of the primary key' : isKey ? 'part of the key' : 'an identity'}, which another column takes over only with its name.`,
+        'Use cutover.mode "swap", or leave it out of `replaces`: it stays at the contract.',
+      ),
+    ]
+  const findings: Finding[] = []
+  const fresh = newColumns(migration).find(
+    (each) => isSameTable(each.table, table) && each.replaces?.includes(column),
+  )
+  const expression = mapping?.columns[fresh?.name ?? '']
+  if (fresh && !fresh.notNull && (isPrimary || isIdentity || isKey))
+    findings.push(
+      refusal(
+        'column-key-nullable',
+        `${fresh.name} takes the place of ${what}, which may not be NULL.`,
+        `Say notNull: true of ${fresh.name} in expand.columns.`,
+      ),
+    )
+  const types = [found.columns.find(({ name }) => name === column)?.type, fresh?.type]
+  const isNumber = types.every((type) => ['smallint', 'integer', 'bigint'].includes(type ?? ''))
+  if (
+    isKey &&
+    !(
+      isNumber &&
+      typeof expression === 'string' &&
+      (await columns.keepsNumbers(tx, table, column, expression))
+    )
+  )
+    findings.push(
+      refusal(
+        'column-key-differs',
+        `Rows are found by ${what} before and after the exchange of names, so ${fresh?.name} must hold the same number in a column of type smallint, integer or bigint.`,
+        `Map it by a plain cast (${fresh?.name}: '${column}::bigint'), name another unique key in the mapping, or use kind "table" with a new table.`,
+      ),
+    )
+  return findings
+}
+
+/** What stands on the old columns and would not go over with their names: asked of the server, which writes it over a copy. */
+export async function checkCarried(database: Database, migration: Migration): Promise<Finding[]> {
+  const { catalog, columns } = database.dialect
+  const findings: Finding[] = []
+  for (const table of everyTable(migration)) {
+    const swaps = columnSwaps(migration, table)
+    if (swaps.length === 0) continue
+    await database.transaction(async (tx) => {
+      const found = await catalog.describeTable(tx, table)
+      if (found === undefined || found.kind !== 'table') return
+      for (const { type } of swaps) if ((await columns.refusedType(tx, type)) !== undefined) return
+      if (!swaps.every(({ old }) => found.columns.some(({ name }) => name === old))) return
+      const lines = await columns.uncarried(tx, table, swaps)
+      if (lines.length > 0)
+        findings.push(
+          refusal(
+            'column-uncarried',
+            `After the exchange of names these would still mean the old columns of ${formatTable(table)} (${swaps.map(({ old }) => old).join(', ')}): ${lines.join('; ')}.`,
+            'Use cutover.mode "flags", or take them away before and bring them back on the new column after the swap.',
+          ),
+        )
+    })
+  }
+  return findings
+}
+
+async function checkReplaced(
+  tx: Transaction,
+  dialect: Dialect,
+  migration: Migration,
   { table, column }: ColumnName,
   found: TableDescription | undefined,
 ): Promise<Finding[]> {
   if (!found) return []
+  const { columns } = dialect
   const what = `${column} of ${formatTable(table)}`
-  const description = found.columns.find((other) => other.name === column)
-  if (!description) return [refusal('column-missing', `There is no column ${what}.`, 'Correct `replaces`.')]
-  const findings: Finding[] = []
-  const inKey = found.uniqueIndexes.some((index) => index.primary && index.columns.includes(column))
-  if (description.identity || inKey)
-    findings.push(
-      refusal(
-        'column-key-replaced',
-        `${what} is ${inKey ? 'part of the primary key' : 'an identity'}, which no other column can take over yet.`,
-        'Leave it out of `replaces`: it stays at the contract.',
-      ),
-    )
-  if (cutover.mode === 'swap') {
-    const uncarried = await columns.uncarried(tx, table, column)
-    if (uncarried.length > 0)
-      findings.push(
-        refusal(
-          'column-uncarried',
-          `After the exchange of names these would still mean the old ${what}: ${uncarried.join(', ')}.`,
-          'Use cutover.mode "flags", or take them away before and bring them back on the new column after the swap.',
-        ),
-      )
-    return findings
-  }
+  if (!found.columns.some((other) => other.name === column))
+    return [refusal('column-missing', `There is no column ${what}.`, 'Correct `replaces`.')]
+  const findings = await checkKey(tx, dialect, migration, { table, column }, found)
+  if (migration.cutover.mode === 'swap') return findings
   const { goes, holds } = await columns.dependents(tx, table, column)
   if (holds.length > 0)
     findings.push(

@@ -19,7 +19,7 @@ import {
   warnings,
   type Finding,
 } from './checks.ts'
-import { checkColumns } from './column-checks.ts'
+import { checkCarried, checkColumns } from './column-checks.ts'
 import { checkDependencies, checkReads } from './depends-on.ts'
 import { checkDependents, followersOf, readDependedOn, type DependedOn } from './dependents.ts'
 import { plannedTable, type PlannedTable } from './drift.ts'
@@ -42,10 +42,11 @@ export interface PlannedStep {
   readonly sql: readonly string[]
 }
 
-/** Looks at the database in one read-only transaction and says what will happen, and what would go wrong. */
+/** Looks at the database in one read-only transaction (and in another one that takes everything back) and says what will happen, and what would go wrong. */
 export async function makePlan(place: Workplace, migration: Migration): Promise<Plan> {
   const { database, scope } = place
   const { dialect } = database
+  const uncarried = await checkCarried(database, migration)
   return database
     .transaction(
       async (tx) => {
@@ -85,6 +86,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             migration,
             old.flatMap(({ found }) => found ?? []),
           )),
+          ...uncarried,
           ...(migration.cutover.mode === 'swap' ? checkSwap(migration) : []),
           ...(await checkExpressions(tx, dialect, migration, old)),
           ...warnings(
@@ -254,7 +256,7 @@ function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep
           words(
             'cutover',
             `Exchange the names of ${swaps.map((swap) => `${swap.old} and ${swap.new}`).join(', ')}; ${old.join(', ')} may be NULL from then on`,
-            `ACCESS EXCLUSIVE on ${tables} for an instant`,
+            `ACCESS EXCLUSIVE for an instant on ${tables}, and on tables that foreign keys of these columns join to it`,
           ),
         ]
       : flagSteps(dialect, migration, tables, old)),

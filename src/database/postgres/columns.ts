@@ -3,6 +3,7 @@ import { formatTable } from '../../core/link.ts'
 import type { ColumnOperations } from '../columns.ts'
 import type { DdlStep, Scope } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
+import { dropTwinConstraints } from './column-twins.ts'
 import { constraintSteps, transactional } from './ddl.ts'
 import { fitIdentifier, quoteIdentifier, quoteTable } from './identifiers.ts'
 import { forget, isNoted, note, read } from './journal.ts'
@@ -51,7 +52,12 @@ export const addColumn: ColumnOperations['addColumn'] = ({ table, name, type, re
 }
 
 /** Grants on the table hold for every column of it; those on a column alone do not. */
-async function copyColumnGrants(tx: Transaction, table: TableName, from: string, to: string): Promise<void> {
+export async function copyColumnGrants(
+  tx: Transaction,
+  table: TableName,
+  from: string,
+  to: string,
+): Promise<void> {
   const grants = await tx.query(
     `SELECT x.privilege_type, x.is_grantable, CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END AS grantee ` +
       `FROM pg_attribute a, aclexplode(a.attacl) x WHERE a.attrelid = to_regclass($1) AND a.attname = $2`,
@@ -151,7 +157,19 @@ async function restoreName(tx: Transaction, scope: Scope, table: TableName, colu
   }
 }
 
+/** A key that gets its columns back has proven NOT NULL under the name that they had meanwhile. */
+export async function restoreNotNull(
+  tx: Transaction,
+  scope: Scope,
+  table: TableName,
+  column: string,
+): Promise<void> {
+  await forget(tx, scope, requireId(table, retiredColumn(column)))
+  await restoreName(tx, scope, table, column)
+}
+
 export const release: ColumnOperations['release'] = async (tx, scope, table, columns) => {
+  await dropTwinConstraints(tx, table, columns)
   for (const column of columns) {
     if ((await stateOf(tx, table, column)) === undefined) continue
     await tx.query(
@@ -208,6 +226,14 @@ export const refusedType: ColumnOperations['refusedType'] = async (tx, type) => 
   if (row === undefined) return 'is no type here (serial types are none, either)'
   // https://www.postgresql.org/docs/18/sql-altertable.html#SQL-ALTERTABLE-NOTES: every row is checked, and so written anew.
   return row['constrained'] === 't' ? 'is a domain with constraints: adding it rewrites the table' : undefined
+}
+
+export const fixed: ColumnOperations['fixed'] = async (tx, table) => {
+  const result = await tx.query(
+    `SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($1) AND attidentity = 'a' AND NOT attisdropped`,
+    [quoteTable(table)],
+  )
+  return result.rows.map((row) => row['attname'] ?? '')
 }
 
 export const laterTriggers: ColumnOperations['laterTriggers'] = async (tx, scope, table) => {

@@ -403,10 +403,14 @@ export const moveBack: Dependents['moveBack'] = async (tx, scope, dependents) =>
   }
 }
 
+/** The journal's word for a constraint that holds for every write, and has to be proven for the rows that stand. */
+export const proofWord = (kind: 'check' | 'foreign key', name: string, table: TableName): string =>
+  toProve(`${kind} ${name} of ${formatTable(table)}`)
+
 export const unproven: Dependents['unproven'] = async (tx, scope) => {
   const result = await tx.query(
-    `SELECT j.step, o.conname, n.nspname, c.relname FROM ${ourTable(scope, 'journal')} j JOIN pg_constraint o ON o.contype = 'f' AND NOT o.convalidated AND o.conparentid = 0 ` +
-      `JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace AND j.step = format('prove foreign key %s of %s.%s', o.conname, n.nspname, c.relname) ORDER BY j.at, j.step`,
+    `SELECT j.step, o.conname, n.nspname, c.relname FROM ${ourTable(scope, 'journal')} j JOIN pg_constraint o ON o.contype IN ('f', 'c') AND NOT o.convalidated AND o.conparentid = 0 ` +
+      `JOIN pg_class c ON c.oid = o.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace AND j.step = format('prove %s %s of %s.%s', CASE o.contype WHEN 'f' THEN 'foreign key' ELSE 'check' END, o.conname, n.nspname, c.relname) ORDER BY j.at, j.step`,
   )
   return result.rows.map((row) => proof(scope, row))
 }
@@ -417,7 +421,7 @@ function proof(scope: Scope, row: Row): Awaited<ReturnType<Dependents['unproven'
   const sql = `ALTER TABLE ${quoteTable(child)} VALIDATE CONSTRAINT ${quoteIdentifier(row['conname'] ?? '')}`
   return {
     id,
-    title: `Validate foreign key ${row['conname']} of ${formatTable(child)}`,
+    title: `Validate ${id.startsWith('prove check') ? 'constraint' : 'foreign key'} ${row['conname']} of ${formatTable(child)}`,
     sql: [sql],
     lock: 'SHARE UPDATE EXCLUSIVE: reads and writes go on',
     inspect: async (tx) => ((await readJournal(tx, scope)).includes(id) ? 'absent' : 'present'),

@@ -5,6 +5,7 @@ import { evaluate, load } from './load.ts'
 import * as changeLog from './change-log.ts'
 import * as columns from './columns.ts'
 import * as columnSwap from './column-swap.ts'
+import * as columnTwins from './column-twins.ts'
 import * as compare from './compare.ts'
 import * as copy from './copy.ts'
 import * as dependents from './dependents.ts'
@@ -40,7 +41,7 @@ export const postgres: Dialect = {
   },
   ddl: { ...ddl, advanceSequences },
   access,
-  columns: { ...columns, ...columnSwap },
+  columns: { ...columns, ...columnSwap, ...columnTwins },
   dependents: { ...dependents, misfits },
   triggers,
   mends,

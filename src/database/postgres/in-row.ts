@@ -98,9 +98,13 @@ const filledPairs = (resolved: ResolvedLink): Pair[] =>
 /** Brings the rows of `condition` in step, and writes no row that is in step already. */
 export function followSql(resolved: ResolvedLink, condition: KeyCondition): string {
   const { table, key } = resolved.link.target
-  const pairs = filledPairs(resolved)
+  const written = (pair: Pair): ColumnSource[] =>
+    filledOf(resolved, pair).filter((column) => !resolved.row?.fixed.includes(column.to))
+  const pairs = filledPairs(resolved).filter((pair) => written(pair).length > 0)
+  if (pairs.length === 0)
+    return `SELECT FROM ${quoteTable(table)} AS ${self} WHERE ${condition(key)} AND false`
   const assignments = pairs.flatMap((pair) =>
-    filledOf(resolved, pair).map((column) => {
+    written(pair).map((column) => {
       const value =
         pairs.length === 1
           ? ownExpression(resolved, column)

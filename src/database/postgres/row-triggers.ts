@@ -72,7 +72,7 @@ function asTable({ shape, there }: Row, row: 'NEW' | 'OLD'): string {
 }
 
 const keyOf = (row: Row, of: 'NEW' | 'OLD' = 'NEW'): string =>
-  `SELECT ${quoteList(row.there.link.target.key)} FROM ${asTable(row, of)}`
+  `SELECT ${quoteList(row.there.link.target.key.map((name) => definedName(row.there, name)))} FROM ${asTable(row, of)}`
 
 const leaveKey = (row: Row, log: 'f' | 'r'): string => {
   const { id } = row.there.row ?? { id: '' }

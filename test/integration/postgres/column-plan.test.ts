@@ -65,8 +65,17 @@ describe.each(postgresVersions())('the plan of kind column on PostgreSQL %s', (v
     expect(
       await rules('CREATE TABLE t (id int UNIQUE NOT NULL, a int PRIMARY KEY)', { replaces: 'a' }),
     ).toEqual([
-      'refusal column-key-replaced: a of public.t is part of the primary key, which no other column can take over yet.',
+      'refusal column-key-replaced: a of public.t is part of the primary key, which another column takes over only with its name.',
       'warning column-takes: With a of public.t these go at the contract: constraint t_pkey on table t.',
+    ])
+    const key = (columns: Record<string, string>, source = 'id'): Partial<DefinitionInput> => ({
+      mappings: [{ source: 't', key: { [source]: source }, columns, reverse: false }],
+      cutover: { mode: 'swap' },
+    })
+    expect(await rules(plain, { replaces: 'id', notNull: true }, key({ b: 'id::bigint' }))).toEqual([])
+    expect(await rules(plain, { replaces: 'id' }, key({ b: 'id + 1' }))).toEqual([
+      'refusal column-key-nullable: b takes the place of id of public.t, which may not be NULL.',
+      'refusal column-key-differs: Rows are found by id of public.t before and after the exchange of names, so b must hold the same number in a column of type smallint, integer or bigint.',
     ])
     expect(await rules('CREATE TABLE t (id int PRIMARY KEY, a int, b bigint)')).toEqual([
       'warning column-stands: public.t has a column b already: it is used as it is, and abort leaves it.',

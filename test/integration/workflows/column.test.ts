@@ -143,11 +143,19 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
       {
         source: 'counters',
         key: { id: 'id' },
-        columns: { n2: 'n::bigint' },
-        reverse: { columns: { n: 'n2::int' } },
+        columns: { n2: 'n::bigint', id2: 'id::bigint' },
+        reverse: { columns: { n: 'n2::int', id: 'id2::int' } },
       },
     ],
-    expand: { columns: [{ table: 'counters', name: 'n2', type: 'bigint', notNull: true, replaces: 'n' }] },
+    expand: {
+      columns: ['n', 'id'].map((old) => ({
+        table: 'counters',
+        name: `${old}2`,
+        type: 'bigint',
+        notNull: true,
+        replaces: old,
+      })),
+    },
     cutover: { mode: 'swap' },
     retire: { soak: '1s' },
     contract: { observe: '1s', soak: '100ms' },
@@ -155,16 +163,23 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
     safety: { requireApproval: false },
     ...more,
   })
-  const counterTable = `CREATE TABLE counters (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0, note text); CREATE INDEX counters_n ON counters (n);
-    INSERT INTO counters (id) SELECT i FROM generate_series(1, 5000) i; ANALYZE counters`
+  const counterTable = `CREATE TABLE counters (id serial PRIMARY KEY, n int NOT NULL DEFAULT 0 CHECK (n >= 0), note text); CREATE INDEX counters_n ON counters (n);
+    INSERT INTO counters (n) SELECT 0 FROM generate_series(1, 5000); ANALYZE counters;
+    CREATE TABLE notes (counter int NOT NULL REFERENCES counters ON DELETE CASCADE)`
 
   /** Adds one to a row again and again under the one name that it knows. @returns how often, when it is stopped */
   function count(database: TestDatabase): () => Promise<number> {
     let isOver = false
     const counting = (async () => {
       let done = 0
-      for (; !isOver; done++)
+      for (; !isOver; done++) {
         await database.pool.query('UPDATE counters SET n = n + 1 WHERE id = $1', [1 + (done % 5000)])
+        // A child of a row that is there, and of one that is new.
+        await database.pool.query(
+          'WITH made AS (INSERT INTO counters DEFAULT VALUES RETURNING id) INSERT INTO notes SELECT $1::int UNION ALL SELECT id FROM made',
+          [1 + (done % 5000)],
+        )
+      }
       return done
     })()
     counting.catch(() => undefined)
@@ -179,6 +194,13 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
         ?.n,
     )
 
+  const rowsOf = async (database: TestDatabase): Promise<unknown> =>
+    (
+      await database.pool.query(
+        'SELECT (SELECT count(*)::int FROM counters) AS counters, (SELECT count(*)::int FROM notes JOIN counters ON id = counter) AS notes',
+      )
+    ).rows[0]
+
   test('exchanges the names of columns under an application that never notices', async (t) => {
     const database = await withDatabase(t, version)
     await database.pool.query(counterTable)
@@ -189,19 +211,33 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
     expect(outcome).toBe('done')
     const done = await stop()
     expect(await total(database)).toBe(done)
-    await database.pool.query('INSERT INTO counters (id) VALUES (9999)')
+    expect(await rowsOf(database)).toEqual({ counters: 5000 + done, notes: 2 * done })
+    await database.pool.query(
+      `SELECT setval('counters_id_seq', 3000000000); INSERT INTO counters DEFAULT VALUES`,
+    )
     const columns = await database.pool.query(
       `SELECT attname, format_type(atttypid, NULL) AS type, attnotnull FROM pg_attribute WHERE attrelid = 'counters'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
     )
     expect(columns.rows).toEqual([
-      { attname: 'id', type: 'bigint', attnotnull: true },
       { attname: 'note', type: 'text', attnotnull: false },
       { attname: 'n', type: 'bigint', attnotnull: true },
+      { attname: 'id', type: 'bigint', attnotnull: true },
     ])
     const indexes = await database.pool.query(
-      `SELECT pg_get_indexdef(indexrelid) AS d FROM pg_index WHERE indrelid = 'counters'::regclass AND NOT indisprimary`,
+      `SELECT pg_get_indexdef(indexrelid) AS d FROM pg_index WHERE indrelid = 'counters'::regclass ORDER BY 1`,
     )
-    expect(indexes.rows).toEqual([{ d: 'CREATE INDEX counters_n ON public.counters USING btree (n)' }])
+    expect(indexes.rows).toEqual([
+      { d: 'CREATE INDEX counters_n ON public.counters USING btree (n)' },
+      { d: 'CREATE UNIQUE INDEX counters_pkey ON public.counters USING btree (id)' },
+    ])
+    const constraints = await database.pool.query(
+      `SELECT conname || ' ' || pg_get_constraintdef(oid) || ' ' || convalidated AS d FROM pg_constraint WHERE conrelid IN ('counters'::regclass, 'notes'::regclass) AND contype <> 'n' ORDER BY 1`,
+    )
+    expect(constraints.rows).toEqual([
+      { d: 'counters_n_check CHECK ((n >= 0)) true' },
+      { d: 'counters_pkey PRIMARY KEY (id) true' },
+      { d: 'notes_counter_fkey FOREIGN KEY (counter) REFERENCES counters(id) ON DELETE CASCADE true' },
+    ])
   })
 
   test('exchanges them back, with the catalogue as before and nothing lost', async (t) => {
@@ -219,6 +255,7 @@ describe.each(postgresVersions())('kind column on PostgreSQL %s', (version) => {
     expect(outcome).toBe('aborted')
     const done = await stop()
     expect(await total(database)).toBe(done)
+    expect(await rowsOf(database)).toEqual({ counters: 5000 + done, notes: 2 * done })
     expect(await inventory(database)).toEqual(before)
   })
 })
