@@ -130,7 +130,11 @@ async function checkWorkers(
 const longTransactionSec = 60
 
 /** Everything about one database that a migration depends on. */
-export async function checkDatabase(name: string, migrations: readonly Migration[]): Promise<Check[]> {
+export async function checkDatabase(
+  name: string,
+  migrations: readonly Migration[],
+  olderThanSec = longTransactionSec,
+): Promise<Check[]> {
   const label = (what: string): string => (name === 'default' ? what : `${what} (${name})`)
   let database: Database
   try {
@@ -156,7 +160,8 @@ export async function checkDatabase(name: string, migrations: readonly Migration
           toLagCheck(label('Replica lag'), await catalog.replicaLag(tx)),
           toTransactionsCheck(
             label('Long transactions'),
-            await catalog.longTransactions(tx, longTransactionSec),
+            await catalog.longTransactions(tx, olderThanSec),
+            olderThanSec,
             new Set((await catalog.blockers(tx, followed)).map(({ pid }) => pid)),
           ),
           followed.length === 0
@@ -191,6 +196,7 @@ function toPrivilegesCheck(name: string, needed: readonly Privilege[]): Check {
 function toTransactionsCheck(
   name: string,
   { sessions, prepared, hidden }: LongTransactions,
+  olderThanSec: number,
   lockers: ReadonlySet<number>,
 ): Check {
   const lines = [
@@ -206,7 +212,7 @@ function toTransactionsCheck(
   if (lines.length === 0)
     return passed(
       name,
-      `none ${hidden > 0 ? 'that can be seen ' : ''}is older than ${longTransactionSec} s` +
+      `none ${hidden > 0 ? 'that can be seen ' : ''}is older than ${olderThanSec} s` +
         (hidden > 0 ? `; ${hidden} sessions cannot be seen (grant pg_monitor to the role of the URL)` : ''),
     )
   const [oldest] = sessions

@@ -1,12 +1,14 @@
 import { describe, expect, test, type TestContext } from 'vitest'
 import { assertCarried } from '../../../src/ddl/carried.ts'
 import { proveKeys } from '../../../src/ddl/prove-keys.ts'
+import { readDependents } from '../../../src/ddl/dependents.ts'
 import { swapNames, type SwapDirection } from '../../../src/ddl/swap.ts'
 import { makePlan } from '../../../src/plan/make-plan.ts'
 import type { Finding } from '../../../src/plan/checks.ts'
 import { attempt } from '../../../src/ddl/run-step.ts'
 import { resolveGroups } from '../../../src/copy/groups.ts'
 import { applyRound } from '../../../src/sync/apply-changes.ts'
+import { timed } from '../../support/held-users.ts'
 import { eventually } from '../../support/wait.ts'
 import {
   watch,
@@ -450,5 +452,46 @@ describe.each(postgresVersions())('dependents on PostgreSQL %s', (version) => {
     await m.drain()
     const columns = 'id, email, name, boss'
     expect(await m.differences(`SELECT ${columns} FROM users`, `SELECT ${columns} FROM people`)).toEqual([])
+  })
+
+  test('hundreds of followers are read again and taken along under one lock', async (t) => {
+    const many = 200
+    const m = await prepare(
+      t,
+      version,
+      Array.from(
+        { length: many },
+        (_, i) =>
+          `CREATE VIEW view_${i} AS SELECT name, email FROM users WHERE boss IS DISTINCT FROM ${i}; CREATE TABLE child_${i} (user_id int CONSTRAINT child_user_${i} REFERENCES users)`,
+      ).join(';'),
+    )
+    const moves = [
+      {
+        table: { schema: 'public', name: 'users' },
+        leftAs: { schema: 'public', name: '_crossfade_retired_users' },
+      },
+    ]
+    const { database } = m.place
+    let found = 0
+    const readMs = await timed(() =>
+      database.transaction(async (tx) => {
+        found = (await readDependents(tx, database.dialect, moves)).flat().length
+      }),
+    )
+    expect(found).toBe(2 * many)
+    const swapMs = await timed(() => swap(m, 'to-new'))
+    process.stderr.write(
+      `PostgreSQL ${version}: ${found} followers are read in ${Math.round(readMs)} ms; a swap, which reads them twice, takes ${Math.round(swapMs)} ms\n`,
+    )
+    expect(
+      await m.value(
+        `SELECT count(*)::int FROM pg_constraint WHERE conname LIKE 'child_user_%' AND confrelid = 'users'::regclass`,
+      ),
+    ).toBe(many)
+    expect(
+      await m.value(
+        `SELECT count(*)::int FROM pg_views WHERE viewname LIKE 'view_%' AND definition LIKE '%retired%'`,
+      ),
+    ).toBe(0)
   })
 })

@@ -1,11 +1,18 @@
 import { expect, describe, test } from 'vitest'
+import { checkDatabase, type Check } from '../../../src/cli/checks.ts'
 import { openDatabase } from '../../../src/database/index.ts'
 import { openSession } from '../../support/both-sides.ts'
 import { postgresVersions, withDatabase } from '../../support/postgres.ts'
 import { eventually } from '../../support/wait.ts'
 
+/** The doctor's line on transactions, of those that are older than 0.3 s. */
+async function doctorSays(url: string): Promise<Check | undefined> {
+  process.env['CROSSFADE_DATABASE_URL'] = url
+  return (await checkDatabase('default', [], 0.3)).find(({ name }) => name.startsWith('Long transactions'))
+}
+
 describe.each(postgresVersions())('what a person should know of on PostgreSQL %s', (version) => {
-  test('a transaction that was forgotten is found, whatever it holds; one of another database is not', async (t) => {
+  test('a transaction that was forgotten is found, whatever it holds, prepared or not; one of another database is not', async (t) => {
     const here = await withDatabase(t, version)
     const elsewhere = await withDatabase(t, version)
     const database = await openDatabase('default', { url: here.url, maxConnections: 2 })
@@ -18,14 +25,33 @@ describe.each(postgresVersions())('what a person should know of on PostgreSQL %s
       await database.close()
     })
     const longer = (seconds: number): Promise<string[]> =>
-      database.transaction(async (tx) =>
-        (await database.dialect.catalog.longTransactions(tx, seconds)).sessions.map(
-          ({ application, state }) => `${application}: ${state}`,
-        ),
-      )
+      database.transaction(async (tx) => {
+        const found = await database.dialect.catalog.longTransactions(tx, seconds)
+        return [
+          ...found.sessions.map(({ application, state }) => `${application}: ${state}`),
+          ...found.prepared.map(({ name, user }) => `prepared ${name} of ${user}`),
+        ]
+      })
+    for (const [place, { pool }] of [here, elsewhere].entries())
+      await pool.query(`BEGIN; CREATE TABLE half (id int); PREPARE TRANSACTION '${here.name}_${place}'`)
     for (const session of sessions) await session.query('BEGIN; SELECT 1')
     expect(await longer(60)).toEqual([])
-    expect(await eventually(async () => (await longer(0.3)).join())).toBe('forgotten: idle in transaction')
+    const all = ['forgotten: idle in transaction', `prepared ${here.name}_0 of postgres`]
+    expect(
+      await eventually(async () => {
+        const found = await longer(0.3)
+        return found.length > 1 && found
+      }),
+    ).toEqual(all)
+    expect(await doctorSays(here.url)).toMatchObject({
+      state: 'failed',
+      found: expect.stringMatching(
+        new RegExp(
+          `^pid ${sessions[0]?.pid} of postgres \\(forgotten\\), idle in transaction, \\d+ s; prepared transaction ${here.name}_0 of postgres, \\d+ s$`,
+        ),
+      ) as string,
+      mend: expect.stringContaining(`SELECT pg_terminate_backend(${sessions[0]?.pid});`) as string,
+    })
     // A role that may not see others is told so, not that there is nothing.
     const role = `blind_${here.name}`
     await here.pool.query(`CREATE ROLE ${role}`)
@@ -39,7 +65,12 @@ describe.each(postgresVersions())('what a person should know of on PostgreSQL %s
     await blind.close()
     await here.pool.query(`DROP ROLE ${role}`)
     await sessions[0]?.query('ROLLBACK')
+    expect(await longer(0.3)).toEqual(all.slice(1))
+    expect((await doctorSays(here.url))?.mend).toContain(`ROLLBACK PREPARED '${here.name}_0';`)
+    await here.pool.query(`ROLLBACK PREPARED '${here.name}_0'`)
+    await elsewhere.pool.query(`ROLLBACK PREPARED '${here.name}_1'`)
     expect(await longer(0.3)).toEqual([])
+    expect(await doctorSays(here.url)).toMatchObject({ state: 'passed' })
   })
 
   test('privileges are said with what is granted and what is not', async (t) => {
