@@ -143,7 +143,7 @@ const swaps = [
   ...scripts({ ...lane, appliers: 1, swaps: true }, [[update(2), remove()]], [[remove()]]),
 ]
 
-const joined: readonly JoinedConfiguration[] = [
+const joinedAndStill: readonly JoinedConfiguration[] = [
   {
     order: null,
     customers: [1, 2],
@@ -194,6 +194,9 @@ const joinedAndMoved: JoinedConfiguration = {
   moves: true,
 }
 
+/** What a trace of the family `joined` is replayed with. */
+export const joined: readonly JoinedConfiguration[] = [...joinedAndStill, joinedAndMoved]
+
 const two = (value: Value, target: Value, changes: readonly Value[], count: number): TwoConfiguration => ({
   row: value,
   target,
@@ -228,7 +231,7 @@ export const families = {
   joined: {
     about: 'one key that is made from two tables, both of which change, with a chunk and without',
     configurations: [],
-    models: (without) => [...joined, joinedAndMoved].map((c) => joinedModel(c, without) as Model<unknown>),
+    models: (without) => joined.map((c) => joinedModel(c, without) as Model<unknown>),
   },
   'two databases': {
     about: 'one key, its two sides in two databases, an answer to COMMIT that is lost',

@@ -16,16 +16,18 @@ import { eventually } from './wait.ts'
  */
 
 /** Stands still, in the sessions that have a gate, while its gate is shut: after a statement's snapshot, before it writes. */
-export const tables = (configuration: Configuration): string => {
-  const rows = (table: string, values: readonly Value[]): string =>
-    values.map((v, key) => (v === null ? '' : `INSERT INTO ${table} VALUES (${key}, 'v${v}');`)).join(' ')
-  return `
+export const gates = `
     CREATE TABLE gates (name text PRIMARY KEY);
     CREATE FUNCTION held(value text) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
     BEGIN
       WHILE EXISTS (SELECT FROM gates WHERE name = current_setting('test.gate', true)) LOOP PERFORM pg_sleep(0.002); END LOOP;
       RETURN value;
-    END $$;
+    END $$;`
+
+export const tables = (configuration: Configuration): string => {
+  const rows = (table: string, values: readonly Value[]): string =>
+    values.map((v, key) => (v === null ? '' : `INSERT INTO ${table} VALUES (${key}, 'v${v}');`)).join(' ')
+  return `${gates}
     CREATE TABLE users (id bigint PRIMARY KEY, name text);
     CREATE TABLE people (id bigint PRIMARY KEY, name text);
     ${rows('users', configuration.rows)} ${rows('people', configuration.target ?? [])}`
@@ -62,7 +64,8 @@ const laneStages: readonly [RegExp, number][] = [
   [/^COMMIT/, 5],
 ]
 
-class Player {
+/** Real sessions that stand where the model's actors do. */
+export class Player {
   readonly m: BothSides
   readonly #instead: Instead | undefined
   readonly #actors = new Map<string, Stepped>()
@@ -247,12 +250,12 @@ class Player {
     })
 
   /** Starts a transaction of the application; `onlyKeys` is how its trigger gives up: a serializable one leaves its keys. */
-  async statement(name: string, change: Change, onlyKeys: boolean): Promise<void> {
+  async statement(name: string, sql: string, onlyKeys: boolean): Promise<void> {
     const known = this.#sessions.get(name)
     const session = known?.session ?? (await this.m.session(name))
     await session.query(`SET test.gate = '${name}'`)
     await session.query(`BEGIN ISOLATION LEVEL ${onlyKeys ? 'SERIALIZABLE' : 'READ COMMITTED'}`)
-    const running = session.query(statementOf(change))
+    const running = session.query(sql)
     running.catch(() => undefined)
     this.#sessions.set(name, { session, running })
     await this.settles(name, running)
@@ -269,7 +272,7 @@ class Player {
   }
 
   /** What a migration does after any trace: everybody ends, what is left is copied and applied, the names are exchanged. */
-  async finish(configuration: Configuration): Promise<void> {
+  async finish({ swaps = false }: { readonly swaps?: boolean | undefined } = {}): Promise<void> {
     const { m } = this
     await m.sql('DELETE FROM gates')
     for (const name of this.#sessions.keys()) await this.endTransaction(name, 'COMMIT')
@@ -282,7 +285,7 @@ class Player {
       if (!state) break
       await copyChunk(m.place, m.forward, state, 2, never)
     }
-    if (!configuration.swaps) return drainLog(m.place, m.forward)
+    if (!swaps) return drainLog(m.place, m.forward)
     const lead = async (): Promise<BothSides['groups']> =>
       m.database.transaction((tx) => resolveGroups(tx, dialect, m.place.scope, m.migration))
     const hasNames = (): Promise<boolean> =>
@@ -338,7 +341,7 @@ export async function play(
     else if (actor.startsWith('A')) {
       const index = Number(actor.slice(1))
       const change = configuration.writers[index]?.[changes[index] ?? 0]
-      if (change) await playWriter(player, actor, change, trace, place)
+      if (change) await playWriter(player, actor, statementOf(change), trace, place)
       const isOver = does === 'commits' || does === 'rolls back' || (note ?? '').endsWith('nothing to do')
       if (isOver) changes[index] = (changes[index] ?? 0) + 1
     }
@@ -351,10 +354,10 @@ export async function play(
  * well begin later: it is sent at the last step before its end, except where the model inserts in its trigger after others have come
  * in between: then it is sent when the trigger takes its snapshot, and stands at the gate until the insert.
  */
-async function playWriter(
+export async function playWriter(
   player: Player,
   actor: string,
-  change: Change,
+  sql: string,
   trace: readonly TraceStep[],
   place: number,
 ): Promise<void> {
@@ -362,7 +365,7 @@ async function playWriter(
   if (does === 'commits') return player.endTransaction(actor, 'COMMIT')
   if (does === 'rolls back') return player.endTransaction(actor, 'ROLLBACK')
   if ((note ?? '').endsWith('nothing to do')) {
-    await player.statement(actor, change, false)
+    await player.statement(actor, sql, false)
     return player.endTransaction(actor, 'ROLLBACK').catch(() => undefined)
   }
   const isEnd = (step: TraceStep): boolean => step.does === 'commits' || step.does === 'rolls back'
@@ -372,7 +375,7 @@ async function playWriter(
   if (does === 'trigger inserts') return player.letStatementEnd(actor)
   if (does === 'trigger' && rest.some((step) => step.does === 'trigger inserts')) {
     await player.shut(actor)
-    return player.statement(actor, change, false)
+    return player.statement(actor, sql, false)
   }
-  if (rest.length === 0) await player.statement(actor, change, does === 'trigger gives up')
+  if (rest.length === 0) await player.statement(actor, sql, does === 'trigger gives up')
 }

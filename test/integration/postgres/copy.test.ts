@@ -2,6 +2,7 @@ import { describe, expect, test, type TestContext } from 'vitest'
 import type { Key } from '../../../src/database/index.ts'
 import { toKeys, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
+import { splitTables, splitUsers } from '../../support/split-users.ts'
 import { mapping, shapes, type Shape } from '../../support/shapes.ts'
 
 async function totals({
@@ -87,27 +88,9 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
     const m = await withBothSides(
       t,
       version,
-      `CREATE TABLE users (id int PRIMARY KEY, name text, city text); CREATE TABLE people (id int PRIMARY KEY, name text); CREATE TABLE addresses (person int PRIMARY KEY, city text);
+      `${splitTables}
        INSERT INTO users SELECT i, 'n' || i, CASE WHEN i % 2 = 0 THEN 'c' || i END FROM generate_series(1, 1000) i`,
-      {
-        mappings: [
-          {
-            source: 'users',
-            target: 'people',
-            key: { id: 'id' },
-            columns: { name: true },
-            reverse: { columns: { name: true } },
-          },
-          {
-            source: 'users',
-            target: 'addresses',
-            key: { id: 'person' },
-            columns: { city: true },
-            where: 'city IS NOT NULL',
-            reverse: { columns: { city: true } },
-          },
-        ],
-      },
+      splitUsers('city IS NOT NULL'),
     )
     expect(await m.backfill({ batchSize: 90 })).toEqual({ rows: 1000, written: 1500, refused: 0 })
     await m.sql(

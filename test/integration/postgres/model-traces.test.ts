@@ -1,10 +1,17 @@
 import { describe, expect, test, type TestContext } from 'vitest'
-import { exploreFamily, families, type FamilyName } from '../../model/configurations.ts'
+import {
+  exploreFamily,
+  families,
+  joined,
+  type FamilyExploration,
+  type FamilyName,
+} from '../../model/configurations.ts'
 import type { TraceStep } from '../../model/explore.ts'
 import { selectRunningChunks } from '../../../src/database/postgres/ranges.ts'
 import type { Mutation } from '../../model/mutations.ts'
 import type { Configuration } from '../../model/pair.ts'
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
+import { joinedMapping, joinedTables, playJoined } from '../../support/play-joined.ts'
 import { mapping, play, tables } from '../../support/play-trace.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
 import type { Instead } from '../../support/stepped.ts'
@@ -165,11 +172,20 @@ const replays: Partial<Record<Mutation, Replay>> = {
   },
 }
 
+/** Each is explored once, for every version and with the rule and without. */
+const explorations = new Map<Mutation, FamilyExploration>()
+
+function explored(mutation: Mutation, family: FamilyName): FamilyExploration {
+  const exploration = explorations.get(mutation) ?? exploreFamily(family, new Set([mutation]))
+  explorations.set(mutation, exploration)
+  return exploration
+}
+
 function traceOf(
   mutation: Mutation,
   family: FamilyName,
 ): { trace: readonly TraceStep[]; configuration: Configuration } {
-  const { counterexample, configuration } = exploreFamily(family, new Set([mutation]))
+  const { counterexample, configuration } = explored(mutation, family)
   const found = families[family].configurations[configuration]
   if (!counterexample || !found) throw new Error(`${mutation} is not caught in ${family}.`)
   return { trace: counterexample.trace, configuration: found }
@@ -202,6 +218,44 @@ async function wrong(
   return [...found, ...counted]
 }
 
+/** Rows that are made from two tables. */
+const joinedReplays: Partial<Record<Mutation, Break>> = {
+  joinedLeavesNoKey: {
+    function: (text) =>
+      text.replace(/INSERT INTO \S*changes_f1[^;]*FROM unnest[^;]*;(?=\s*PERFORM set_config)/, ''),
+  },
+  linkResolvedAtOnce: {
+    function: (text) =>
+      text.replace(
+        /INSERT INTO \S*links_f1_0"? \(v1\) SELECT DISTINCT _crossfade_c\."id" FROM \(([^;]*)\) AS _crossfade_c WHERE [^;]*;/,
+        `INSERT INTO _crossfade_m.changes_f1 (kind, k1) SELECT 'c', o.id FROM public.orders o JOIN ($1) AS c ON c.id = o.customer;`,
+      ),
+  },
+  copiesOverNewSide: {
+    instead: rewritten(/^WITH _crossfade_l AS/, (sql) =>
+      sql.replace(/ AND \(SELECT primary_side FROM \S+\) = 'old'/, ''),
+    ),
+  },
+  newLinkOnly: {
+    function: (text) =>
+      text.replace(/SELECT "id" FROM _crossfade_old UNION (?=[^;]*AS _crossfade_c WHERE)/, ''),
+  },
+}
+
+async function wrongJoined(
+  t: TestContext,
+  version: PostgresVersion,
+  mutation: Mutation,
+  breaks: Break = {},
+): Promise<unknown[]> {
+  const { counterexample, configuration } = explored(mutation, 'joined')
+  const found = joined[configuration]
+  if (!counterexample || !found) throw new Error(`${mutation} is not caught in joined.`)
+  const m = await withBothSides(t, version, joinedTables(found), { mappings: [joinedMapping] })
+  if (breaks.function) await replaceFunctions(m, breaks.function)
+  return playJoined(m, found, counterexample.trace, breaks.instead)
+}
+
 async function replaceFunctions(m: BothSides, change: (definition: string) => string): Promise<void> {
   const functions = await m.sql(
     `SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE pronamespace = '_crossfade_m'::regnamespace AND prorettype = 'trigger'::regtype`,
@@ -225,5 +279,13 @@ describe.each(postgresVersions())('traces of the model on PostgreSQL %s', (versi
       test(`${mutation}: the same interleaving without the rule (so the test above can fail)`, async (t) => {
         expect(await wrong(t, version, mutation, family, breaks)).not.toEqual([])
       })
+  }
+  for (const [mutation, breaks] of Object.entries(joinedReplays) as [Mutation, Break][]) {
+    test(`${mutation}: the code as it is stands the interleaving`, async (t) => {
+      expect(await wrongJoined(t, version, mutation)).toEqual([])
+    })
+    test(`${mutation}: the same interleaving without the rule (so the test above can fail)`, async (t) => {
+      expect(await wrongJoined(t, version, mutation, breaks)).not.toEqual([])
+    })
   }
 })

@@ -6,6 +6,7 @@ import { drainWithin } from '../../../src/sync/drain.ts'
 import { toKeys, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { prepare, differences, kinds, uncaptured, timed } from '../../support/held-users.ts'
 import { postgresVersions, withDatabase } from '../../support/postgres.ts'
+import { splitTables, splitUsers } from '../../support/split-users.ts'
 import { eventually } from '../../support/wait.ts'
 
 describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) => {
@@ -413,26 +414,9 @@ describe.each(postgresVersions())('sync by trigger on PostgreSQL %s', (version) 
       withBothSides(
         t,
         version,
-        `CREATE TABLE users (id int PRIMARY KEY, name text, city text); CREATE TABLE people (id int PRIMARY KEY, name text); CREATE TABLE addresses (person int PRIMARY KEY, city text);
+        `${splitTables}
          INSERT INTO users SELECT i, 'n' || i, 'c' || i FROM generate_series(1, 5) i`,
-        {
-          mappings: [
-            {
-              source: 'users',
-              target: 'people',
-              key: { id: 'id' },
-              columns: { name: true },
-              reverse: { columns: { name: true } },
-            },
-            {
-              source: 'users',
-              target: 'addresses',
-              key: { id: 'person' },
-              columns: { city: true },
-              reverse: { columns: { city: true } },
-            },
-          ],
-        },
+        splitUsers(),
       )
     const turn = async (m: BothSides): Promise<void> => {
       await m.backfill()
