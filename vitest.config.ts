@@ -8,6 +8,9 @@ interface Kind {
   readonly testTimeoutMs: number
 }
 
+/** The long form of torture is as large as real tables are. */
+const isLong = process.env['CROSSFADE_TORTURE'] === 'long'
+
 const kinds: readonly Kind[] = [
   {
     name: 'unit',
@@ -29,7 +32,7 @@ const kinds: readonly Kind[] = [
     name: 'torture',
     include: ['test/torture/**/*.test.ts'],
     usesServers: true,
-    testTimeoutMs: 300_000,
+    testTimeoutMs: isLong ? 3_600_000 : 300_000,
   },
   {
     name: 'e2e',
@@ -52,6 +55,8 @@ export default defineConfig({
         pool: 'forks' as const,
         // Two at a time, of whatever kind: much of it waits for a time-out or a hold, and what is killed is the test's own.
         maxWorkers: 2,
+        // Of the tests of a file that say so, because they wait for the real clock.
+        maxConcurrency: 3,
         testTimeout: kind.testTimeoutMs,
         // On CI's two cores a server may once be slower than a test waits: tried once more, and the report shows it.
         retry: kind.usesServers && process.env['CI'] ? 1 : 0,

@@ -15,6 +15,7 @@ import type { PostgresServer } from '../../src/dev/postgres-server.ts'
 import { resolveMigration, type DefinitionInput, type Migration } from '../../src/definition/index.ts'
 import { runLane } from '../../src/backfill/run-lane.ts'
 import { applyRound, readChangeLogs } from '../../src/sync/apply-changes.ts'
+import { isLong } from './migrations.ts'
 import { withDatabase, type PostgresVersion, type TestDatabase } from './postgres.ts'
 import { eventually } from './wait.ts'
 
@@ -164,7 +165,7 @@ export async function drainLog(place: Workplace, group: SyncGroup): Promise<void
       await applyRound(place, group)
       return (await readChangeLogs(place, [group]))[0]?.pending === 0
     },
-    { what: `the change log of ${group.id} to be empty`, timeoutMs: 20_000 },
+    { what: `the change log of ${group.id} to be empty`, timeoutMs: isLong ? 600_000 : 20_000 },
   )
 }
 
@@ -172,13 +173,15 @@ export interface BackfillOptions {
   readonly lanes?: number
   readonly ranges?: number
   readonly batchSize?: number
+  /** How long a lane may take. Default a minute. */
+  readonly forMs?: number
 }
 
 export async function backfillAll(
   place: Workplace,
   groups: Groups,
   migration: Migration,
-  { lanes = 1, ranges = 4, batchSize = migration.backfill.batchSize }: BackfillOptions = {},
+  { lanes = 1, ranges = 4, batchSize = migration.backfill.batchSize, forMs = 60_000 }: BackfillOptions = {},
 ): Promise<{ rows: number; written: number; refused: number }> {
   const { database, scope } = place
   await planRanges(place, groups.forward, 'backfill', ranges)
@@ -186,7 +189,7 @@ export async function backfillAll(
   const free = (): Promise<undefined> => Promise.resolve(undefined)
   const results = await Promise.all(
     Array.from({ length: lanes }, (_, lane) =>
-      runLane(place, groups.forward, lane, settings, free, paceOf()),
+      runLane(place, groups.forward, lane, settings, free, paceOf(forMs)),
     ),
   )
   const totals = await database.transaction((tx) => database.dialect.ranges.totals(tx, scope, 'backfill'))

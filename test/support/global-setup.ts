@@ -133,10 +133,10 @@ const roomBytes = 6 * 1024 ** 3
 
 /**
  * A folder in memory, where there is room: nearly every test makes a database of its own, which on a disk takes a third of a second
- * of a core, and in memory a fiftieth. What a run that was killed has left there goes.
+ * of a core, and in memory a fiftieth. The long form of torture has more than belongs there. What a run that was killed has left there goes.
  */
 function folderInMemory(): string | undefined {
-  if (!existsSync(memory)) return undefined
+  if (!existsSync(memory) || process.env['CROSSFADE_TORTURE'] === 'long') return undefined
   for (const name of readdirSync(memory)) {
     const owner = inMemory.exec(name)?.[1]
     if (owner !== undefined && !isAlive(Number(owner)))

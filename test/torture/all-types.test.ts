@@ -11,6 +11,9 @@ import { postgresVersions } from '../support/postgres.ts'
  */
 
 const rows = isLong ? 1_000_000 : 20_000
+const patienceMs = isLong ? 1_800_000 : 240_000
+/** Of a row in which every column stands twice. */
+const rowsInRow = isLong ? 1_000_000 : 5_000
 
 /** Expressions over `i`; one of the variants is always NULL as well. */
 const types: Readonly<Record<string, readonly string[]>> = {
@@ -122,10 +125,11 @@ interface Column {
   readonly values: readonly string[]
 }
 
-async function withEveryType(
+/** The columns that this server can have, and what makes their types. */
+async function everyColumn(
   t: Parameters<typeof withBothSides>[0],
   version: '15' | '18',
-): Promise<{ m: BothSides; columns: Column[] }> {
+): Promise<{ columns: Column[]; preparation: string }> {
   const probe = await withBothSides(
     t,
     version,
@@ -150,13 +154,22 @@ async function withEveryType(
     ...Object.entries(types).map(([type, values], n) => ({ name: `c${n + 1}`, type, values })),
     ...extras,
   ]
+  return { columns, preparation: `${statements.join('; ')}; ${ownTypes}` }
+}
+
+const fill = (columns: readonly Column[], count: number): string =>
+  `INSERT INTO old_side (id, ${columns.map(({ name }) => name).join(', ')}) SELECT i, ${columns.map(({ type, values }, n) => valueOf(type, values, 'i', n)).join(', ')} FROM generate_series(1, ${count}) i; ANALYZE old_side`
+
+async function withEveryType(
+  t: Parameters<typeof withBothSides>[0],
+  version: '15' | '18',
+): Promise<{ m: BothSides; columns: Column[] }> {
+  const { columns, preparation } = await everyColumn(t, version)
   const names = columns.map(({ name }) => name)
-  const list = columns.map(({ type, values }, n) => valueOf(type, values, 'i', n)).join(', ')
   const m = await withBothSides(
     t,
     version,
-    `${statements.join('; ')}; ${ownTypes} ${schemaOf(columns.map(({ name, type }) => [name, type]))}
-     INSERT INTO old_side (id, ${names.join(', ')}) SELECT i, ${list} FROM generate_series(1, ${rows}) i; ANALYZE old_side`,
+    `${preparation} ${schemaOf(columns.map(({ name, type }) => [name, type]))} ${fill(columns, rows)}`,
     {
       mappings: [
         {
@@ -172,13 +185,50 @@ async function withEveryType(
   return { m, columns }
 }
 
+/** Each column has its twin in the same row. */
+const twinOf = ({ name }: Column): string => `twin_${name}`
+
+async function withEveryTypeTwice(
+  t: Parameters<typeof withBothSides>[0],
+  version: '15' | '18',
+): Promise<{ m: BothSides; columns: Column[] }> {
+  const { columns, preparation } = await everyColumn(t, version)
+  const m = await withBothSides(
+    t,
+    version,
+    `${preparation} CREATE TABLE old_side (id int PRIMARY KEY, ${columns.map(({ name, type }) => `${name} ${type}`).join(', ')}) WITH (fillfactor = 50); ${fill(columns, rowsInRow)}`,
+    {
+      kind: 'column',
+      mappings: [
+        {
+          source: 'old_side',
+          key: { id: 'id' },
+          columns: Object.fromEntries(columns.map((column) => [twinOf(column), column.name])),
+          reverse: { columns: Object.fromEntries(columns.map((column) => [column.name, twinOf(column)])) },
+        },
+      ],
+      expand: {
+        columns: columns.map((column) => ({
+          table: 'old_side',
+          name: twinOf(column),
+          type: column.type,
+          replaces: column.name,
+        })),
+      },
+    },
+  )
+  return { m, columns }
+}
+
 /** Text against text, column by column: what a person would see, and nothing of how we compare. */
 async function differing(m: BothSides, columns: readonly Column[]): Promise<Record<string, unknown>[]> {
-  const counts = [...columns.map(({ name }) => name), 'twice'].map(
-    (name) => `count(*) FILTER (WHERE o.${name}::text IS DISTINCT FROM n.${name}::text) AS ${name}`,
+  const isInRow = m.migration.kind === 'column'
+  const pairs = columns.map((column) => [column.name, isInRow ? twinOf(column) : column.name] as const)
+  const counts = [...pairs, ...(isInRow ? [] : [['twice', 'twice'] as const])].map(
+    ([old, fresh]) => `count(*) FILTER (WHERE o.${old}::text IS DISTINCT FROM n.${fresh}::text) AS ${old}`,
   )
   const [row = {}] = await m.sql(
-    `SELECT count(*) FILTER (WHERE o.id IS NULL OR n.id IS NULL) AS rows, ${counts.join(', ')} FROM old_side o FULL JOIN new_side n USING (id)`,
+    `SELECT count(*) FILTER (WHERE o.id IS NULL OR n.id IS NULL) AS rows, ${counts.join(', ')} FROM old_side o FULL JOIN ${isInRow ? 'old_side' : 'new_side'} n USING (id)`,
   )
   return Object.entries(row).flatMap(([column, count]) => (Number(count) === 0 ? [] : [{ column, count }]))
 }
@@ -189,7 +239,7 @@ async function verify(
 ): Promise<{ compared: number; mismatched: number; repaired: number }> {
   const groups = m.groups[direction]
   await planRanges(m.place, groups, 'verify', 2)
-  const { compared, mismatched, repaired, done } = await verifyLane(m.place, groups, 0, paceOf(240_000), {
+  const { compared, mismatched, repaired, done } = await verifyLane(m.place, groups, 0, paceOf(patienceMs), {
     repair: direction === 'forward',
   })
   expect(done).toBe(true)
@@ -204,7 +254,7 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
       .map(({ name, type, values }, n) => `${name} = ${valueOf(type, values, 'id', n + 1)}`)
       .join(', ')
     await m.sql(`UPDATE old_side SET ${shifted} WHERE id % 50 = 1`) // the target has none of them yet
-    await m.backfill({ lanes: 2 })
+    await m.backfill({ lanes: 2, forMs: patienceMs })
     await m.sql(`UPDATE old_side SET ${shifted} WHERE id % 50 = 2`)
     await m.sql(`DELETE FROM old_side WHERE id % 1000 = 3`)
     // One by one, so that each change stands alone.
@@ -236,5 +286,56 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
 
     // And the way back gives the old rows, type by type.
     expect(await verify(m, 'reverse')).toMatchObject({ compared: rows - rows / 1000, mismatched: 0 })
+  })
+
+  test('every value of every type arrives in a column of the same row, and goes back', async (t) => {
+    const { m, columns } = await withEveryTypeTwice(t, version)
+    /** Sets columns of these rows to the next variant of each. */
+    const shift = (
+      nameOf: (column: Column) => string,
+      which: readonly Column[],
+      where: string,
+    ): Promise<unknown> =>
+      m.sql(
+        `UPDATE old_side SET ${which.map((column) => `${nameOf(column)} = ${valueOf(column.type, column.values, 'id', columns.indexOf(column) + 1)}`).join(', ')} WHERE ${where}`,
+      )
+    const name = (column: Column): string => column.name
+    await shift(name, columns, 'id % 50 = 1') // before a chunk comes there
+    await shift(twinOf, columns, 'id % 50 = 2') // by an application that knows the new columns already
+    await m.backfill({ lanes: 2, forMs: patienceMs })
+    await shift(name, columns, 'id % 50 = 3')
+    await shift(twinOf, columns, 'id % 50 = 4')
+    // One by one, so that each change stands alone; from either side.
+    for (const [n, column] of columns.entries()) {
+      await shift(name, [column], `id = ${100 + n * 10}`)
+      await shift(twinOf, [column], `id = ${105 + n * 10}`)
+    }
+    await m.drain()
+    expect(await differing(m, columns)).toEqual([])
+    // A twin that had not been filled yet and is set to NULL has not changed.
+    const isShifted = ({ name: old, type, values }: Column, n: number): string => {
+      const shifted = `(${valueOf(type, values, 'id', n + 1)})::text`
+      return `(${old}::text IS NOT DISTINCT FROM ${shifted} OR id % 50 = 2 AND ${shifted} IS NULL)`
+    }
+    const changed = await m.sql(
+      `SELECT count(*)::int AS n FROM old_side WHERE id % 50 IN (1, 2, 3, 4) AND ${columns.map(isShifted).join(' AND ')}`,
+    )
+    expect(changed).toEqual([{ n: (rowsInRow / 50) * 4 }])
+    expect(await verify(m)).toMatchObject({ compared: rowsInRow, mismatched: 0 })
+
+    // A column after the other is made to say something else, each in a row of its own.
+    for (const [n, column] of columns.entries()) {
+      const [row] = await m.sql(
+        `SELECT a.id, b.id AS other FROM old_side a, old_side b WHERE a.id > ${n * 70} AND a.${column.name} IS NOT NULL AND b.${column.name}::text IS DISTINCT FROM a.${column.name}::text AND b.id BETWEEN 1 AND 60 ORDER BY a.id, b.id LIMIT 1`,
+      )
+      await uncaptured(
+        m,
+        `UPDATE old_side SET ${twinOf(column)} = (SELECT ${column.name} FROM old_side WHERE id = ${String(row?.['other'])}) WHERE id = ${String(row?.['id'])}`,
+      )
+    }
+    expect(await differing(m, columns)).toHaveLength(columns.length)
+    expect(await verify(m)).toMatchObject({ mismatched: columns.length, repaired: columns.length })
+    await m.drain()
+    expect(await differing(m, columns)).toEqual([])
   })
 })
