@@ -55,8 +55,6 @@ export default defineConfig({
         pool: 'forks' as const,
         // Two at a time, of whatever kind: much of it waits for a time-out or a hold, and what is killed is the test's own.
         maxWorkers: 2,
-        // Of the tests of a file that say so, because they wait for the real clock.
-        maxConcurrency: 3,
         testTimeout: kind.testTimeoutMs,
         // On CI's two cores a server may once be slower than a test waits: tried once more, and the report shows it.
         retry: kind.usesServers && process.env['CI'] ? 1 : 0,
