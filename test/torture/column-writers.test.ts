@@ -1,6 +1,20 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
+import { everyTable } from '../../src/copy/groups.ts'
+import { restoreColumns, valueSteps, withKeysProven } from '../../src/ddl/columns.ts'
+import { completionSteps } from '../../src/ddl/expand-steps.ts'
+import { proveKeys } from '../../src/ddl/prove-keys.ts'
+import { attempt, runStep } from '../../src/ddl/run-step.ts'
+import { swapNames, type SwapDirection } from '../../src/ddl/swap.ts'
 import { applyChanges } from '../../src/sync/apply-changes.ts'
-import { openSession, paceOf, withBothSides, type BothSides } from '../support/both-sides.ts'
+import {
+  openSession,
+  paceOf,
+  watch,
+  withBothSides,
+  type BothSides,
+  type SmallDefinition,
+} from '../support/both-sides.ts'
 import { isLong } from '../support/migrations.ts'
 import { postgresVersions } from '../support/postgres.ts'
 import { drainAtOnce, keepFilling, keepKilling } from '../support/pressed.ts'
@@ -65,6 +79,67 @@ async function write(
     }
   await session.close()
   return { done, failures }
+}
+
+const accounts = `
+  CREATE TABLE accounts (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, balance int NOT NULL DEFAULT 0 CHECK (balance >= 0), label text);
+  INSERT INTO accounts (label) SELECT 'a' || i FROM generate_series(1, ${keys}) i; CREATE INDEX accounts_rich ON accounts ((balance / 10)) WHERE balance > 10;
+  CREATE TABLE entries (account int NOT NULL REFERENCES accounts ON DELETE CASCADE, amount int)`
+
+const wider: SmallDefinition = {
+  kind: 'column',
+  mappings: [
+    {
+      source: 'accounts',
+      key: { id: 'id' },
+      columns: { id2: 'id::bigint', balance2: 'balance::bigint' },
+      reverse: { columns: { id: 'id2::int', balance: 'balance2::int' } },
+    },
+  ],
+  expand: {
+    columns: ['id', 'balance'].map((replaces) => ({
+      table: 'accounts',
+      name: `${replaces}2`,
+      type: 'bigint',
+      notNull: true,
+      replaces,
+    })),
+  },
+  cutover: { mode: 'swap' },
+}
+
+interface Book {
+  opened: number
+  closed: number
+  paid: number
+  readonly failures: string[]
+}
+
+/** An application that knows one name: opens accounts with an entry each, closes some of its own, and pays into the others. */
+async function keepBooks(m: BothSides, r: () => number, isOver: () => boolean): Promise<Book> {
+  const book: Book = { opened: 0, closed: 0, paid: 0, failures: [] }
+  const session = await openSession(m.test.url, 'writer')
+  while (!isOver()) {
+    try {
+      const { rows } = await session.query(
+        `WITH made AS (INSERT INTO accounts (label) VALUES ('new') RETURNING id) INSERT INTO entries SELECT id, 1 FROM made RETURNING account`,
+      )
+      book.opened += 1
+      const paid = await session.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [
+        1 + Math.floor(r() * keys),
+      ])
+      book.paid += paid.rowCount ?? 0
+      if (r() < 0.5) {
+        const closed = await session.query('DELETE FROM accounts WHERE id = $1', [rows[0]?.['account']])
+        book.closed += closed.rowCount ?? 0
+      }
+    } catch (error) {
+      book.failures.push(`${(error as { code?: string }).code} ${String(error)}`)
+    }
+    await pause(2)
+  }
+  await session.close()
+  return book
 }
 
 describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL %s', (version) => {
@@ -148,5 +223,69 @@ describe.each(postgresVersions())('writers of both sides of a row on PostgreSQL 
     )
     expect(look.different).toEqual([])
     expect(look.compared).toBeGreaterThan(keys / 2)
+  })
+
+  test(`lose nothing while an int key becomes bigint, goes back and comes again (seed ${seed})`, async (t) => {
+    const m = await withBothSides(t, version, accounts, wider)
+    let isOver = false
+    const writing = Array.from({ length: 3 }, (_, i) => keepBooks(m, randomFrom(seed + i), () => isOver))
+    await m.backfill({ lanes: 2 })
+    const { dialect } = m.database
+    const prepare = async (): Promise<void> => {
+      for (const step of [...completionSteps(dialect, m.migration), ...valueSteps(dialect, m.migration)])
+        await runStep(m.place, step, everyTable(m.migration), watch)
+    }
+    const swap = (direction: SwapDirection): Promise<unknown> =>
+      attempt(m.place, 'Exchange the names', everyTable(m.migration), watch, ({ lockTimeoutMs }) =>
+        m.database.transaction((tx) => swapNames(m.place, tx, m.migration, direction), {
+          lockTimeoutMs,
+          applying: 'm',
+        }),
+      )
+    /** Rounds there and back; what stands on the names is the same each time, and proven. */
+    const standing = (): Promise<Record<string, unknown>[]> =>
+      m.sql(
+        `SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) AS says, convalidated FROM pg_constraint WHERE conrelid IN ('accounts'::regclass, 'entries'::regclass) AND contype <> 'n' AND conname NOT LIKE '\\_crossfade%' ORDER BY 1, 2`,
+      )
+    const before = await standing()
+    const rounds = isLong ? 20 : 2
+    for (let round = 1; round <= rounds; round++) {
+      await prepare()
+      await swap('to-new')
+      expect(await standing()).toEqual(before)
+      await pause(isLong ? 2_000 : 500)
+      if (round === rounds) break
+      await withKeysProven(m.place, m.migration, watch, () => swap('to-old'))
+      await restoreColumns(m.place, watch)
+      expect(await proveKeys(m.place, watch)).toEqual([])
+      expect(await standing()).toEqual(before)
+      await pause(isLong ? 2_000 : 500)
+    }
+    isOver = true
+    const books = await Promise.all(writing)
+
+    expect(books.flatMap(({ failures }) => failures)).toEqual([])
+    const sum = (of: (book: Book) => number): number => books.reduce((all, book) => all + of(book), 0)
+    const opened = sum((book) => book.opened)
+    process.stderr.write(`torture: ${opened} accounts opened, ${sum((book) => book.paid)} payments\n`)
+    expect(opened).toBeGreaterThan(50)
+    await m.drain(m.reverse)
+    expect(
+      await m.sql(
+        `SELECT count(*)::int AS accounts, sum(balance)::int AS paid, (SELECT count(*)::int FROM entries JOIN accounts a ON a.id = account) AS entries, (SELECT count(*)::int FROM entries) AS all_entries,
+           count(*) FILTER (WHERE _crossfade_retired_id IS DISTINCT FROM id OR _crossfade_retired_balance IS DISTINCT FROM balance)::int AS apart, pg_typeof(max(id))::text AS type,
+           max(id) <= (SELECT last_value FROM accounts_id_seq) AS ahead FROM accounts`,
+      ),
+    ).toEqual([
+      {
+        accounts: keys + opened - sum((book) => book.closed),
+        paid: sum((book) => book.paid),
+        entries: opened - sum((book) => book.closed),
+        all_entries: opened - sum((book) => book.closed),
+        apart: 0,
+        type: 'bigint',
+        ahead: true,
+      },
+    ])
   })
 })
