@@ -16,6 +16,8 @@ interface Part {
   readonly collation: string | null
   readonly column: string | null
   readonly type: string | null
+  /** Of a string type; null where it has no limit. */
+  readonly length: number | null
   readonly nullable: boolean | null
 }
 
@@ -91,7 +93,7 @@ async function uniqueIndexes(
 ): Promise<UniqueIndex[]> {
   const { rows } = await tx.query(
     `SELECT pg_get_expr(i.indpred, i.indrelid) AS predicate, coalesce((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false) AS is_null_equal, ` +
-      `(SELECT json_agg(json_build_object('value', pg_get_indexdef(i.indexrelid, n, false), 'column', a.attname, 'type', format_type(a.atttypid, -1), 'nullable', NOT a.attnotnull, ` +
+      `(SELECT json_agg(json_build_object('value', pg_get_indexdef(i.indexrelid, n, false), 'column', a.attname, 'type', format_type(a.atttypid, -1), 'length', CASE WHEN a.atttypid IN (1042, 1043) THEN nullif(a.atttypmod, -1) - 4 END, 'nullable', NOT a.attnotnull, ` +
       `'collation', CASE WHEN o.oid IS NOT NULL THEN format('%I.%I', s.nspname, o.collname) END) ORDER BY n) FROM generate_series(1, i.indnkeyatts) n ` +
       `LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND a.attnum > 0 ` +
       `LEFT JOIN pg_collation o ON o.oid = i.indcollation[n - 1] LEFT JOIN pg_namespace s ON s.oid = o.collnamespace) AS parts ` +
@@ -173,13 +175,20 @@ async function readWishes(
 }
 
 /** Values of which there are always more, below all that are there or by chance. `n` numbers the rows from 1. */
-const spares: readonly (readonly [type: RegExp, spare: (lowest: string) => string])[] = [
-  [/^(smallint|integer|bigint|numeric|real|double precision|date)$/, (lowest) => `${lowest} - _crossfade_n`],
-  [/^timestamp/, (lowest) => `${lowest} - _crossfade_n * interval '1 day'`],
-  [/^uuid$/, () => 'gen_random_uuid()'],
-  [/^(text|character varying|citext)$/, () => `gen_random_uuid()::text`],
-  [/^bytea$/, () => 'uuid_send(gen_random_uuid())'],
-]
+const spares: readonly (readonly [type: RegExp, spare: (lowest: string, length: number | null) => string])[] =
+  [
+    [
+      /^(smallint|integer|bigint|numeric|real|double precision|date)$/,
+      (lowest) => `${lowest} - _crossfade_n`,
+    ],
+    [/^timestamp/, (lowest) => `${lowest} - _crossfade_n * interval '1 day'`],
+    [/^uuid$/, () => 'gen_random_uuid()'],
+    [
+      /^(text|character varying|bpchar|citext)$/,
+      (_, length) => `left(replace(gen_random_uuid()::text, '-', ''), ${length ?? 32})`,
+    ],
+    [/^bytea$/, () => 'uuid_send(gen_random_uuid())'],
+  ]
 
 /** A column of the index that copying writes again, and what it holds until then; undefined where there is none. */
 function parked(
@@ -187,15 +196,15 @@ function parked(
   { parts, isNullEqual }: UniqueIndex,
 ): { readonly column: string; readonly value: string } | undefined {
   const filled = targetColumns(link)
-  const mine = parts.flatMap(({ column, type, nullable }) =>
-    column !== null && type !== null && filled.includes(column) ? [{ column, type, nullable }] : [],
+  const mine = parts.flatMap(({ column, type, length, nullable }) =>
+    column !== null && type !== null && filled.includes(column) ? [{ column, type, length, nullable }] : [],
   )
   const empty = isNullEqual ? undefined : mine.find(({ nullable }) => nullable)
   if (empty) return { column: empty.column, value: 'NULL' }
-  for (const { column, type } of mine) {
+  for (const { column, type, length } of mine) {
     const lowest = `(SELECT min(${quoteIdentifier(column)}) FROM ${quoteTable(link.target.table)})`
     const spare = spares.find(([types]) => types.test(type))?.[1]
-    if (spare) return { column, value: `(${spare(lowest)})::${type}` }
+    if (spare) return { column, value: `(${spare(lowest, length)})::${type}` }
   }
   return undefined
 }

@@ -96,6 +96,48 @@ describe.each(postgresVersions())('keys that are held on PostgreSQL %s', (versio
     expect(await m.differences(`${both} users`, `${both} people`)).toEqual([])
   })
 
+  test('strings are set aside within the length that their column has', async (t) => {
+    const unique = (column: string): string => `CONSTRAINT users_${column} UNIQUE (${column}) DEFERRABLE`
+    const m = await withBothSides(
+      t,
+      version,
+      `CREATE TABLE users (id int PRIMARY KEY, code varchar(8) NOT NULL, mark char(4) NOT NULL, ${unique('code')}, ${unique('mark')});
+       INSERT INTO users SELECT i, 'code ' || i, i FROM generate_series(1, 20) i`,
+      {
+        mappings: [
+          {
+            source: 'users',
+            target: 'people',
+            key: { id: 'id' },
+            columns: { code: true, mark: true },
+            reverse: false,
+          },
+        ],
+        expand: {
+          indexes: 'before-backfill',
+          tables: [
+            {
+              table: 'people',
+              columns: { id: 'int', code: 'varchar(8) NOT NULL', mark: 'char(4) NOT NULL' },
+              primaryKey: ['id'],
+              indexes: [
+                { name: 'people_code', on: '(code)', unique: true },
+                { name: 'people_mark', on: '(mark)', unique: true },
+              ],
+            },
+          ],
+        },
+      },
+    )
+    await m.backfill()
+    await m.sql(`UPDATE users SET code = 'code ' || (id % 20 + 1), mark = id % 20 + 1`)
+    await applyRound(m.place, m.forward)
+    await m.drain()
+    const rows = (table: string): string => `SELECT id, code, mark FROM ${table}`
+    expect(await m.differences(rows('users'), rows('people'))).toEqual([])
+    expect(await m.log()).toEqual([])
+  })
+
   test('a session that changes such rows meanwhile, and a reader, never see a value that nobody wrote', async (t) => {
     const m = await prepare(t, version, { indexes: shared })
     await m.backfill()
