@@ -18,6 +18,7 @@ import type { Activities, MigrationRef } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
 import { activitiesFor, flagActivities } from './activity-options.ts'
 import { Companions } from './companions.ts'
+import { FlagWrites } from './flag-writes.ts'
 import { wireMessages } from './handlers.ts'
 import type { MigrationInput, MigrationResult } from './migration.ts'
 import { crossfadeDatabase, crossfadePhase, crossfadeWaitingFor } from './search-attributes.ts'
@@ -33,6 +34,7 @@ export class MigrationRun {
   readonly fingerprint: string
   readonly ref: MigrationRef
   readonly state: MigrationState
+  readonly flagWrites = new FlagWrites()
   readonly #input: MigrationInput
   readonly #companions: Companions
   /** Grows with every pause: what runs is stopped, and started again when somebody resumes. */
@@ -122,7 +124,7 @@ export class MigrationRun {
   async #returnTraffic(): Promise<void> {
     if (!this.state.canGoBack) return
     const { primary, left } = await this.unstoppable('returning traffic', () =>
-      flagActivities.returnTraffic(this.ref),
+      this.flagWrites.during(() => flagActivities.returnTraffic(this.ref)),
     )
     this.state.readPercent = 0
     this.state.writePercent = 0
@@ -239,6 +241,7 @@ export class MigrationRun {
         return await fn()
       })
     } finally {
+      if (this.flagWrites.areUnderWay) await this.flagWrites.over()
       this.#clock.end()
       scope.cancel() // the condition above waits no longer
       this.show()
@@ -359,7 +362,7 @@ export class MigrationRun {
     for (;;) {
       if (!evenWhilePaused) await this.#untilFree()
       try {
-        await flagActivities.setFlags({ ...this.ref, percent })
+        await this.flagWrites.during(() => flagActivities.setFlags({ ...this.ref, percent }))
         break
       } catch (error) {
         if (CancellationScope.current().consideredCancelled) throw error

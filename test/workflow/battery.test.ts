@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { personGates, type PersonGate } from '../../src/core/gates.ts'
 import { phases, type Phase } from '../../src/core/phases.ts'
@@ -211,4 +212,33 @@ test('the whole battery of messages at every place of a migration', { timeout: 1
     ...new Set(world.calls.map(({ name }) => name).filter((name) => !notAPlace.includes(name))),
   ]
   expect(firsts(life)).toEqual(firsts(calm))
+})
+
+test('questions at every moment leave a history that can be replayed', async () => {
+  const steps = 40
+  const life = await env.start(
+    {
+      ...withoutHolds,
+      cutover: {
+        ramp: Array.from({ length: steps }, (_, i) => ({ percent: (100 * (i + 1)) / steps, hold: '10ms' })),
+      },
+    },
+    {
+      world: (world) => {
+        world.companionSliceMs = 20
+        // So long that a question is answered, and a companion ends, while flags are written.
+        world.before.setFlags = () => delay(20)
+      },
+    },
+  )
+  let isOver = false
+  const questions = Array.from({ length: 4 }, async () => {
+    for (; !isOver; await delay(1)) await life.status()
+  })
+  const { outcome } = await life.result()
+  isOver = true
+  await Promise.all(questions)
+  expect(outcome).toBe('done')
+  // What has ended is in no cache: to answer, a worker goes through the history from its beginning.
+  expect((await life.status()).outcome).toBe('done')
 })
