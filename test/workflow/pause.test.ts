@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { describe, expect, inject, test } from 'vitest'
 import { connectCrossfade } from '../../src/client.ts'
 import {
@@ -8,7 +9,7 @@ import {
   timesOf,
   type ActivityName,
 } from '../support/fake-activities.ts'
-import { withoutHolds, workflowEnvironment } from '../support/workflow-environment.ts'
+import { definition, withoutHolds, workflowEnvironment } from '../support/workflow-environment.ts'
 import { eventually } from '../support/wait.ts'
 
 const { start } = workflowEnvironment('real')
@@ -149,16 +150,14 @@ describe('configure', () => {
   })
 })
 
-test('more messages at once than the server takes all arrive', async () => {
+/** A server takes 10 updates of a workflow before it answers them. */
+test('more messages at once than the server takes all arrive, with a worker and without one', async () => {
   const life = await start()
   await life.atGate('expand')
-  const client = await connectCrossfade({ address: inject('temporalAddress') ?? '' })
-  const sizes = Array.from({ length: 40 }, (_, i) => 100 + i)
-  const answers = await Promise.all(
-    sizes.map((batchSize) => client.get(life.name).configure({ by, batchSize })),
-  )
-  await client.close()
-  expect(answers.filter((answer) => answer.includes('no worker'))).toEqual([])
+  const address = inject('temporalAddress') ?? ''
+  const client = await connectCrossfade({ address })
+  const sizes = Array.from({ length: 24 }, (_, i) => 100 + i)
+  await Promise.all(sizes.map((batchSize) => client.get(life.name).configure({ by, batchSize })))
   await eventually(
     async () => {
       const told = (await life.audit()).map(({ what }) => what).join()
@@ -166,6 +165,12 @@ test('more messages at once than the server takes all arrive', async () => {
     },
     { what: 'all of them in the audit' },
   )
-  await life.approve('expand')
-  await life.until('the backfill', ({ phase }) => phase === 'backfill')
+  await client.close()
+
+  const alone = await connectCrossfade({ address, taskQueue: `nobody-${randomUUID()}` })
+  const handle = await alone.start({ ...definition, name: `alone-${randomUUID().slice(0, 8)}` })
+  const answers = await Promise.all(sizes.map((batchSize) => handle.configure({ by, batchSize })))
+  expect(new Set(answers)).toEqual(new Set(['sent; no worker answered yet, it takes effect when one does']))
+  await life.handle.client.getHandle(handle.workflowId).terminate('the test is over')
+  await alone.close()
 })
