@@ -2,12 +2,13 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { backfill } from './backfill.ts'
 import { column } from './column.ts'
+import { flags } from './flags.ts'
 import { latency } from './latency.ts'
 import { median, type Bench } from './support.ts'
 import { resume } from './resume.ts'
 import { verify } from './verify.ts'
 
-const benches: Readonly<Record<string, Bench>> = { backfill, column, latency, resume, verify }
+const benches: Readonly<Record<string, Bench>> = { backfill, column, flags, latency, resume, verify }
 
 const usage = (): string =>
   [

@@ -9,6 +9,7 @@ import { configure } from './commands/configure.ts'
 import { demo } from './commands/demo.ts'
 import { dev } from './commands/dev.ts'
 import { doctor } from './commands/doctor.ts'
+import { flags } from './commands/flags.ts'
 import { addHelp } from './commands/help.ts'
 import { init, initMigration } from './commands/init.ts'
 import { list } from './commands/list.ts'
@@ -26,7 +27,7 @@ import type { Streams } from './output/streams.ts'
 const groups: readonly (readonly [string, readonly CommandSpec<never>[]])[] = [
   ['Prepare:', [init, initMigration, doctor, plan, schema]],
   ['Migrate:', [run, status, list, approve, pause, resume, configure, verify, abort]],
-  ['Operate:', [worker, dev, demo, completion]],
+  ['Operate:', [flags, worker, dev, demo, completion]],
 ]
 
 /** Other tools' words for ours: answered with ours, never run. */

@@ -3,11 +3,13 @@ import type { CrossfadeError } from '../errors/index.ts'
 import type { ColumnOperations } from './columns.ts'
 import type { Database, Transaction } from './database.ts'
 import type { Dependent, Dependents } from './dependents.ts'
+import type { Flags } from './flags.ts'
 import type { Mends } from './mends.ts'
 import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './steps.ts'
 import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
 
 export type * from './dependents.ts'
+export type * from './flags.ts'
 export type * from './mends.ts'
 export type * from './steps.ts'
 export type * from './sync-group.ts'
@@ -169,12 +171,6 @@ export interface ServerLoad {
     readonly status: string
     readonly retainedBytes: number
   }[]
-}
-
-export interface Flag {
-  readonly key: string
-  readonly percent: number
-  readonly epoch: number
 }
 
 export interface Dialect {
@@ -459,22 +455,7 @@ export interface Dialect {
     ): Promise<readonly (ParityCounts & { readonly link: string; readonly source: 'full' | 'sample' })[]>
     reset(tx: Transaction, scope: Scope, source: 'full' | 'sample', links: readonly string[]): Promise<void>
   }
-  readonly flags: {
-    /** The primary side, kept from changing until this transaction ends. */
-    lockPrimary(tx: Transaction, scope: Scope): Promise<'old' | 'new'>
-    set(
-      tx: Transaction,
-      scope: Scope,
-      flags: Readonly<Record<string, number>>,
-      primary?: 'old' | 'new',
-    ): Promise<number>
-    read(
-      tx: Transaction,
-      scope: Scope,
-    ): Promise<
-      { readonly flags: readonly Flag[]; readonly primary: 'old' | 'new'; readonly epoch: number } | undefined
-    >
-  }
+  readonly flags: Flags
 }
 
 export interface LogEntryInput {

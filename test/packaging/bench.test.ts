@@ -11,6 +11,7 @@ describe('benches', () => {
   test.each([
     ['backfill', ['vsOneShotIndexed', 'vsBlockingIdeal'], 'rowsPerSec'],
     ['column', ['vsChunkedUpdate'], 'rowsPerSec'],
+    ['flags', [], 'propagationMs'],
     ['verify', ['vsFullJoin'], 'rowsPerSec'],
     ['resume', ['temporalShare'], 'resumedMs'],
     ['latency', ['p99VsQuiet', 'plainP99VsQuiet', 'p99VsPlain', 'unflushedP99VsQuiet'], 'chaserP99Ms'],

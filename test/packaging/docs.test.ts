@@ -36,7 +36,11 @@ describe('documentation', () => {
       const program = ts.createProgram(files, {
         ...options,
         noEmit: true,
-        paths: { 'crossfade-db': [join(root, 'src/index.ts')], 'crossfade-db/*': [join(root, 'src/*.ts')] },
+        paths: {
+          'crossfade-db': [join(root, 'src/index.ts')],
+          'crossfade-db/app': [join(root, 'src/app/index.ts')],
+          'crossfade-db/*': [join(root, 'src/*.ts')],
+        },
       })
       const problems = ts
         .getPreEmitDiagnostics(program)

@@ -73,6 +73,24 @@ describe('the packed package', () => {
     expect(JSON.parse(loaded)).toEqual([])
   })
 
+  test('a service pays little for its side: no Temporal, no driver, at most 30 ms and 10 MiB', () => {
+    const measured = Array.from({ length: 5 }, () =>
+      JSON.parse(
+        node(
+          `const { createRequire } = await import('node:module'); await import('node:fs'); await import('node:crypto'); globalThis.gc?.(); ` +
+            `const before = process.memoryUsage().rss, cpu = process.cpuUsage(); await import('crossfade-db/app'); ` +
+            `const { user, system } = process.cpuUsage(cpu), ms = (user + system) / 1000, mib = (process.memoryUsage().rss - before) / 2 ** 20; ` +
+            `const cached = Object.keys(createRequire(import.meta.url).cache); ` +
+            `console.log(JSON.stringify({ ms, mib, loaded: cached.filter((file) => /node_modules.(?!crossfade-db.dist)/.test(file)) }))`,
+        ),
+      ),
+    ) as { ms: number; mib: number; loaded: string[] }[]
+    expect(measured.flatMap(({ loaded }) => loaded)).toEqual([])
+    // Time of a core, and the quietest of them: what else this machine does must not count.
+    expect(Math.min(...measured.map(({ ms }) => ms))).toBeLessThan(30)
+    expect(Math.min(...measured.map(({ mib }) => mib))).toBeLessThan(10)
+  })
+
   test('the command line answers', () => {
     const help = execFileSync(process.execPath, [join(installed, manifest.bin.crossfade), '--help'], {
       cwd: user,

@@ -1,32 +1,95 @@
 import type { Dialect } from '../dialect.ts'
+import type { Transaction } from '../database.ts'
+import type { Scope } from '../steps.ts'
+import { relationExists } from './journal.ts'
 import { ourTable } from './objects.ts'
 
-/** Flags are rows beside the application's own tables; NOTIFY on the scope's name wakes whoever listens, a poll finds the rest. */
+/**
+ * Flags are rows beside the application's own tables; NOTIFY on the scope's name wakes whoever listens, a poll finds the rest.
+ * `wanted` is what the workflow has set last, `ceiling` the most that a person allows; `percent` is the lower of the two, and all
+ * that clients look at. Schemas that an earlier version made have neither column, and no ceiling.
+ */
 export const set: Dialect['flags']['set'] = async (tx, scope, flags, primary) => {
-  const changed = await tx.query(
-    `UPDATE ${ourTable(scope, 'state')} SET epoch = epoch + 1, primary_side = coalesce($1, primary_side) RETURNING epoch`,
-    [primary ?? null],
-  )
-  const epoch = Number(changed.rows[0]?.['epoch'] ?? 0)
+  const epoch = await nextEpoch(tx, scope, primary)
+  const ceilings = await ceilingsOf(tx, scope)
   for (const [key, percent] of Object.entries(flags))
     await tx.query(
-      `INSERT INTO ${ourTable(scope, 'flags')} (key, percent, epoch) VALUES ($1, $2, $3) ON CONFLICT (key) DO UPDATE SET percent = EXCLUDED.percent, epoch = EXCLUDED.epoch`,
-      [key, percent, epoch],
+      `INSERT INTO ${ourTable(scope, 'flags')} (key, percent, epoch${ceilings ? ', wanted' : ''}) VALUES ($1, $2, $3${ceilings ? ', $4' : ''}) ` +
+        `ON CONFLICT (key) DO UPDATE SET percent = EXCLUDED.percent, epoch = EXCLUDED.epoch${ceilings ? ', wanted = EXCLUDED.wanted' : ''}`,
+      [key, Math.min(percent, ceilings?.get(key) ?? 100), epoch, ...(ceilings ? [percent] : [])],
     )
   await tx.query('SELECT pg_notify($1, $2)', [scope.schema, String(epoch)])
   return epoch
 }
 
+async function nextEpoch(tx: Transaction, scope: Scope, primary?: 'old' | 'new'): Promise<number> {
+  const changed = await tx.query(
+    `UPDATE ${ourTable(scope, 'state')} SET epoch = epoch + 1, primary_side = coalesce($1, primary_side) RETURNING epoch`,
+    [primary ?? null],
+  )
+  return Number(changed.rows[0]?.['epoch'] ?? 0)
+}
+
+/** The row of `state` is locked by then: nobody else changes flags meanwhile. Undefined where the table has no column for it. */
+async function ceilingsOf(tx: Transaction, scope: Scope): Promise<ReadonlyMap<string, number> | undefined> {
+  const { rows: columns } = await tx.query(
+    `SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'ceiling' AND NOT attisdropped`,
+    [ourTable(scope, 'flags')],
+  )
+  if (columns.length === 0) return undefined
+  const { rows } = await tx.query(
+    `SELECT key, ceiling FROM ${ourTable(scope, 'flags')} WHERE ceiling IS NOT NULL`,
+  )
+  return new Map(rows.map((row) => [row['key'] ?? '', Number(row['ceiling'])]))
+}
+
+export const hold: Dialect['flags']['hold'] = async (tx, scope, ceilings) => {
+  const epoch = await nextEpoch(tx, scope)
+  if ((await ceilingsOf(tx, scope)) === undefined)
+    await tx.query(
+      `ALTER TABLE ${ourTable(scope, 'flags')} ADD COLUMN wanted numeric(7,4), ADD COLUMN ceiling numeric(7,4)`,
+    )
+  for (const [key, ceiling] of Object.entries(ceilings))
+    await tx.query(
+      `UPDATE ${ourTable(scope, 'flags')} SET wanted = coalesce(wanted, percent), ceiling = nullif($2::numeric, 100), ` +
+        `percent = least(coalesce(wanted, percent), $2::numeric), epoch = $3 WHERE key = $1`,
+      [key, ceiling, epoch],
+    )
+  await tx.query('SELECT pg_notify($1, $2)', [scope.schema, String(epoch)])
+  return epoch
+}
+
+/** The clock is the database's alone; a quarter more than the lease, because an instance measures it by a clock of its own. */
+export const instances: Dialect['flags']['instances'] = async (tx, scope) => {
+  const table = ourTable(scope, 'instances')
+  if (!(await relationExists(tx, table))) return []
+  const { rows } = await tx.query(
+    `SELECT id, version, epoch, extract(epoch FROM clock_timestamp() - seen_at) AS age, ` +
+      `clock_timestamp() - seen_at <= lease_ms * interval '1.25 ms' AS live FROM ${table} ORDER BY id`,
+  )
+  return rows.map((row) => ({
+    id: row['id'] ?? '',
+    version: row['version'] ?? '',
+    epoch: Number(row['epoch']),
+    ageSec: Number(row['age']),
+    isLive: row['live'] === 't',
+  }))
+}
+
 export const read: Dialect['flags']['read'] = async (tx, scope) => {
   const exists = await tx.query('SELECT to_regclass($1) IS NOT NULL AS there', [ourTable(scope, 'state')])
   if (exists.rows[0]?.['there'] !== 't') return undefined
-  const flags = await tx.query(`SELECT key, percent, epoch FROM ${ourTable(scope, 'flags')} ORDER BY key`)
+  const flags = await tx.query(
+    `SELECT key, percent, epoch, to_jsonb(f)->>'ceiling' AS ceiling, coalesce(to_jsonb(f)->>'wanted', percent::text) AS wanted FROM ${ourTable(scope, 'flags')} f ORDER BY key`,
+  )
   const state = await tx.query(`SELECT primary_side, epoch FROM ${ourTable(scope, 'state')}`)
   return {
     flags: flags.rows.map((row) => ({
       key: row['key'] ?? '',
       percent: Number(row['percent']),
       epoch: Number(row['epoch']),
+      wanted: Number(row['wanted']),
+      ceiling: Number(row['ceiling'] ?? 100),
     })),
     primary: state.rows[0]?.['primary_side'] === 'new' ? 'new' : 'old',
     epoch: Number(state.rows[0]?.['epoch'] ?? 0),

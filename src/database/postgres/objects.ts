@@ -1,4 +1,6 @@
 import type { Scope, SyncGroup } from '../dialect.ts'
+import { createClientFunctions } from './client-functions.ts'
+import { inScope } from './scope.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 
 /**
@@ -6,7 +8,7 @@ import { fitIdentifier, quoteIdentifier, quoteList, quoteTable } from './identif
  * up is one statement. Only triggers stand on the user's tables; they have the same prefix and go with their functions.
  */
 
-export const scopeOf = (migration: string): Scope => ({ migration, schema: `_crossfade_${migration}` })
+export { scopeOf } from './scope.ts'
 
 export type OurTable =
   | 'journal'
@@ -14,6 +16,7 @@ export type OurTable =
   | 'ranges'
   | 'parity'
   | 'flags'
+  | 'instances'
   | 'state'
   | 'columns'
   | 'pulse'
@@ -22,8 +25,7 @@ export type OurTable =
   | `links_${string}`
   | `outside_${string}`
 
-export const ourTable = (scope: Scope, table: OurTable): string =>
-  `${quoteIdentifier(scope.schema)}.${quoteIdentifier(table)}`
+export const ourTable = (scope: Scope, table: OurTable): string => inScope(scope, table)
 
 /** The tables that do not depend on the mappings. `journal` holds what we created, so that undoing drops nothing else. */
 export function createOurTables(scope: Scope): string[] {
@@ -39,7 +41,8 @@ export function createOurTables(scope: Scope): string[] {
       `PRIMARY KEY (purpose, group_id, id)) WITH (fillfactor = 50)`,
     `CREATE TABLE IF NOT EXISTS ${t('parity')} (link text, source text, compared bigint NOT NULL DEFAULT 0, mismatched bigint NOT NULL DEFAULT 0, ` +
       `repaired bigint NOT NULL DEFAULT 0, explained bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (link, source))`,
-    `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL)`,
+    `CREATE TABLE IF NOT EXISTS ${t('flags')} (key text PRIMARY KEY, percent numeric(7,4) NOT NULL, epoch bigint NOT NULL, wanted numeric(7,4), ceiling numeric(7,4))`,
+    `CREATE TABLE IF NOT EXISTS ${t('instances')} (id text PRIMARY KEY, version text NOT NULL, epoch bigint NOT NULL, lease_ms int NOT NULL, seen_at timestamptz NOT NULL) WITH (fillfactor = 50)`,
     `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text, planned text)`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     `CREATE TABLE IF NOT EXISTS ${t('pulse')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), at timestamptz) WITH (fillfactor = 50)`,
@@ -47,6 +50,7 @@ export function createOurTables(scope: Scope): string[] {
     // The application's roles must be able to read the flags; our functions run as their owner.
     `GRANT USAGE ON SCHEMA ${quoteIdentifier(scope.schema)} TO PUBLIC`,
     `GRANT SELECT ON ${t('flags')}, ${t('state')} TO PUBLIC`,
+    ...createClientFunctions(scope),
   ]
 }
 

@@ -1,0 +1,73 @@
+import { CrossfadeError } from '../errors/index.ts'
+import { openPostgresSide } from './postgres/application.ts'
+
+/**
+ * The side of a database that applications see. It is apart from {@link Dialect}, so that a service that imports it loads neither
+ * a driver (it brings its own) nor what copies rows.
+ */
+
+/** What is used of a pool of `pg`. */
+export interface ApplicationPool {
+  connect(): Promise<ApplicationClient>
+  readonly options: object
+}
+
+/** What is used of a connection of `pg`: a client of a pool, or what a query builder has inside. */
+export interface ApplicationClient {
+  query(query: {
+    readonly text: string
+    readonly values?: unknown[]
+    readonly types?: { getTypeParser(): (value: string) => string }
+    readonly query_timeout?: number
+  }): Promise<{ readonly rows: Record<string, string | null>[]; readonly rowCount: number | null }>
+  on(event: 'error' | 'end' | 'notification', listener: (argument: Error) => void): unknown
+  off(event: 'error', listener: (error: Error) => void): unknown
+  release(error?: Error | boolean): void
+}
+
+/** All that an instance acts on, of one instant. */
+export interface Standing {
+  /** Another one says that the migration's schema was made anew: its epochs begin again. */
+  readonly incarnation: string
+  /** Grows with every change. */
+  readonly epoch: number
+  readonly primary: 'old' | 'new'
+  /** Percent by key. */
+  readonly flags: Readonly<Record<string, number>>
+}
+
+/** An instance of the application, as it tells the database of itself. */
+export interface Announcement {
+  readonly id: string
+  readonly version: string
+  /** What it acts on; undefined before it knows anything. */
+  readonly standing: Pick<Standing, 'incarnation' | 'epoch'> | undefined
+  readonly leaseMs: number
+}
+
+export interface ApplicationSide {
+  /** One round trip: what there is to act on now, and the database knows of the instance. Undefined where no migration stands. */
+  announce(announcement: Announcement): Promise<Standing | undefined>
+  leave(id: string): Promise<void>
+  /**
+   * Calls `onChange` when the flags have changed, for as long as a connection of its own lives, and `onEnd` once when it is over.
+   * @returns what ends it.
+   */
+  listen(onChange: () => void, onEnd: () => void): Promise<() => void>
+  close(): Promise<void>
+}
+
+/**
+ * Opens few connections of its own, made like those of `pool`: nothing here ever takes one that a request may need.
+ * @throws `DATABASE.UNKNOWN_POOL`
+ */
+export function openApplicationSide(pool: ApplicationPool, migration: string): ApplicationSide {
+  if (typeof pool === 'object' && 'connect' in pool && 'options' in pool)
+    return openPostgresSide(pool, migration)
+  throw new CrossfadeError({
+    kind: 'input',
+    code: 'DATABASE.UNKNOWN_POOL',
+    message: 'What was given as the database is no pool that Crossfade knows.',
+    mend: 'Give the pool of `pg` that the application uses.',
+  })
+}

@@ -1,0 +1,45 @@
+import type { Scope } from '../steps.ts'
+import { quoteLiteral } from './identifiers.ts'
+import { inScope } from './scope.ts'
+
+/**
+ * What a client of the flags calls, in any language. The functions run as their owner: an application's role needs no right but
+ * the one to connect.
+ */
+
+const definer = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp`
+
+/** An instance that has not been seen for this long is forgotten. */
+const forgottenAfter = '1 day'
+
+/**
+ * `bucket(salt, key)`: the key's place among a million, the same in SQL and in src/flags/bucket.ts. `standing()`: all that a client
+ * acts on, of one instant. `announce(…)`: the same, and says that this instance lives and which epoch it acts on. An epoch of an
+ * earlier schema of the same name counts for nothing. `leave(id)`: it ends.
+ */
+export function createClientFunctions(scope: Scope): string[] {
+  const t = (name: string): string => inScope(scope, name)
+  return [
+    `CREATE OR REPLACE FUNCTION ${t('bucket')}(salt text, key text) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+SELECT (('x' || substr(encode(sha256(convert_to(encode(sha256(convert_to(salt, 'UTF8')), 'hex') || key, 'UTF8')), 'hex'), 1, 8))::bit(32)::bigint % 1000000)::int $$`,
+    `CREATE OR REPLACE FUNCTION ${t('standing')}() RETURNS jsonb ${definer} AS $$
+BEGIN
+  RETURN (SELECT jsonb_build_object('incarnation', s.tableoid::text, 'epoch', s.epoch, 'primary', s.primary_side,
+    'flags', (SELECT coalesce(jsonb_object_agg(f.key, f.percent), '{}') FROM ${t('flags')} f)) FROM ${t('state')} s);
+END $$`,
+    `CREATE OR REPLACE FUNCTION ${t('announce')}(_id text, _version text, _incarnation text, _epoch bigint, _lease_ms int) RETURNS jsonb ${definer} AS $$
+DECLARE
+  _known bigint := CASE WHEN _incarnation = ${quoteLiteral(t('state'))}::regclass::oid::text THEN _epoch ELSE -1 END;
+BEGIN
+  UPDATE ${t('instances')} SET version = _version, epoch = _known, lease_ms = _lease_ms, seen_at = clock_timestamp() WHERE id = _id;
+  IF NOT FOUND THEN
+    DELETE FROM ${t('instances')} WHERE seen_at < clock_timestamp() - interval '${forgottenAfter}';
+    INSERT INTO ${t('instances')} VALUES (_id, _version, _known, _lease_ms, clock_timestamp())
+      ON CONFLICT (id) DO UPDATE SET epoch = EXCLUDED.epoch, seen_at = EXCLUDED.seen_at;
+  END IF;
+  RETURN ${t('standing')}();
+END $$`,
+    `CREATE OR REPLACE FUNCTION ${t('leave')}(_id text) RETURNS void ${definer} AS $$
+BEGIN DELETE FROM ${t('instances')} WHERE id = _id; END $$`,
+  ]
+}

@@ -1,0 +1,138 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { expect, test, type TestContext } from 'vitest'
+import { createCrossfade, type Crossfade, type CrossfadeOptions } from '../../../src/app/index.ts'
+import { withBothSides, type BothSides } from '../../support/both-sides.ts'
+import { eventually } from '../../support/wait.ts'
+
+interface Service {
+  readonly m: BothSides
+  readonly crossfade: Crossfade
+  /** Metrics by name, with the values in order. */
+  readonly metrics: Map<string, number[]>
+  readonly warnings: object[]
+  /** Sets the read flag, and waits until the instance acts on it. */
+  reads(percent: number, primary?: 'old' | 'new'): Promise<void>
+  name(id: number): Promise<string | undefined>
+}
+
+/** A repository of users with both sides, whose tables the test spoils as it likes. */
+async function startService(t: TestContext, options: Partial<CrossfadeOptions> = {}): Promise<Service> {
+  const m = await withBothSides(
+    t,
+    '18',
+    `CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE people (id int PRIMARY KEY, name text)`,
+    {
+      mappings: [
+        {
+          source: 'users',
+          target: 'people',
+          key: { id: 'id' },
+          columns: { name: true },
+          reverse: { columns: { name: true } },
+        },
+      ],
+    },
+  )
+  const metrics = new Map<string, number[]>()
+  const warnings: object[] = []
+  const crossfade = await createCrossfade({
+    migration: 'm',
+    database: m.test.pool,
+    log: { warn: (details, message) => void warnings.push({ ...details, message }) },
+    onMetric: (name, value) => void metrics.set(name, [...(metrics.get(name) ?? []), value]),
+    ...options,
+  })
+  t.onTestFinished(() => crossfade.close())
+  const find = (table: string) => async (id: number) =>
+    (await m.sql(`SELECT name FROM ${table} WHERE id = $1`, [id]))[0]?.['name'] as string | undefined
+  return {
+    m,
+    crossfade,
+    metrics,
+    warnings,
+    async reads(percent, primary) {
+      const epoch = await m.database.transaction((tx) =>
+        m.database.dialect.flags.set(tx, m.place.scope, { 'm.new_schema_read': percent }, primary),
+      )
+      await eventually(() => crossfade.flags.epoch === epoch)
+    },
+    name: (id) => crossfade.read(String(id), { old: () => find('users')(id), new: () => find('people')(id) }),
+  }
+}
+
+test('reads follow the flag; what the new side does not answer, the old one does', async (t) => {
+  const { m, metrics, reads, name } = await startService(t, { reads: { shadowRatio: 0, timeoutMs: 300 } })
+  await m.sql(`INSERT INTO users VALUES (1, 'a'), (2, 'b')`)
+  await m.sql(`ALTER TABLE people DISABLE TRIGGER USER; UPDATE people SET name = 'new ' || name WHERE id = 1`)
+  await m.sql(`DELETE FROM people WHERE id = 2`)
+  expect(await name(1)).toBe('a')
+  await reads(100)
+  expect([await name(1), await name(2)]).toEqual(['new a', 'b']) // 2 is a miss
+  await m.sql('ALTER TABLE people RENAME COLUMN name TO other')
+  expect(await name(1)).toBe('a') // an error
+  const holder = await m.session()
+  await holder.query('BEGIN; ALTER TABLE people RENAME COLUMN other TO name; LOCK TABLE people')
+  expect(await name(1)).toBe('a') // too slow
+  await holder.query('COMMIT')
+  expect(metrics.get('db.read.fallback')).toEqual([1, 1, 1])
+
+  await reads(0)
+  expect(await name(1)).toBe('a')
+  // Once the new side is primary its word counts: what it does not have is gone, whatever the old side still says.
+  await reads(100, 'new')
+  expect([await name(1), await name(2)]).toEqual(['new a', undefined])
+})
+
+test('a sample of reads asks both sides afterwards, and tells keys that differ twice', async (t) => {
+  const { m, metrics, warnings, reads, name } = await startService(t, { reads: { shadowRatio: 1 } })
+  await m.sql(`INSERT INTO users VALUES (1, 'a secret'), (2, 'b')`)
+  await reads(50)
+  await name(1)
+  await eventually(() => metrics.get('db.read.shadow.compared')?.length === 1)
+  await m.sql(`UPDATE people SET name = 'spoilt' WHERE id = 2`)
+  const startedAt = performance.now()
+  expect(['b', 'spoilt']).toContain(await name(2))
+  expect(performance.now() - startedAt).toBeLessThan(900) // nobody waits for the comparison
+  await eventually(() => warnings.length === 1)
+  expect(warnings).toEqual([{ migration: 'm', key: '2', message: 'Both sides answered differently, twice' }])
+  expect(metrics.get('db.read.shadow.mismatch')).toEqual([1])
+
+  // What moved between the two reads and is equal a moment later is none.
+  await m.sql(`UPDATE people SET name = 'late' WHERE id = 1`)
+  await name(1)
+  await delay(200)
+  await m.sql(`UPDATE people SET name = 'a secret' WHERE id = 1`)
+  await eventually(() => (metrics.get('db.read.shadow.compared')?.length ?? 0) >= 5)
+  expect(metrics.get('db.read.shadow.mismatch')).toEqual([1])
+})
+
+test('writes go to the primary side; a hook and a logger that throw reach no request', async (t) => {
+  const { m, crossfade, reads } = await startService(t, {
+    onMetric: () => {
+      throw new Error('the hook')
+    },
+  })
+  const write = (id: number): Promise<unknown> =>
+    crossfade.write({
+      old: () => m.sql(`INSERT INTO users VALUES ($1, 'a')`, [id]),
+      new: () => m.sql(`INSERT INTO people VALUES ($1, 'b')`, [id]),
+    })
+  await write(1)
+  await reads(100, 'new')
+  await write(2)
+  expect(await m.sql('SELECT id, name FROM people ORDER BY id')).toEqual([
+    { id: 1, name: 'a' },
+    { id: 2, name: 'b' },
+  ])
+  await expect(write(2)).rejects.toMatchObject({ code: '23505' })
+})
+
+test('a service starts before its migration, and outlives it', async (t) => {
+  const { m, crossfade } = await startService(t, { migration: 'later' })
+  expect(crossfade.flags).toMatchObject({ isPresent: false, primary: 'old', epoch: -1, isFresh: true })
+  expect(await crossfade.read('k', { old: async () => 'old', new: async () => 'new' })).toBe('old')
+  await m.database.dialect.ddl
+    .createScope()
+    .apply(m.database, m.database.dialect.catalog.scope('later'), { lockTimeoutMs: 1000 })
+  await eventually(() => crossfade.flags.isPresent, { timeoutMs: 3_000 })
+})
