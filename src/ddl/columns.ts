@@ -202,11 +202,13 @@ export async function restoreColumns(place: Workplace, watch: DdlWatch): Promise
     for (const step of columns.requireValues(table, column)) await runStep(place, step, [table], watch)
 }
 
-/** The contract's first half: a reader of an old column notices now, while the name can be given back. */
+/** The contract's first half: a reader of an old column notices now, while the name can be given back. An exchange has taken it already. */
 export const retireSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] =>
-  replacedColumns(migration).map(({ table, column }) =>
-    columns.renameColumn(table, column, columns.retiredColumn(column)),
-  )
+  columnSwaps(migration).length > 0
+    ? []
+    : replacedColumns(migration).map(({ table, column }) =>
+        columns.renameColumn(table, column, columns.retiredColumn(column)),
+      )
 
 export const dropSteps = ({ columns }: Dialect, migration: Migration): DdlStep[] =>
   replacedColumns(migration).map(({ table, column }) =>

@@ -265,7 +265,7 @@ function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep
       'After the soak, stop following: the trigger goes, and defaults move to the new columns',
       `ACCESS EXCLUSIVE on ${tables} for an instant`,
     ),
-    ...(swaps.length > 0 ? [] : of('contract', retireSteps(dialect, migration))),
+    ...of('contract', retireSteps(dialect, migration)),
     ...(migration.contract.drop ? of('contract', dropSteps(dialect, migration)) : []),
   ]
 }
