@@ -4,11 +4,12 @@ import { backfill } from './backfill.ts'
 import { column } from './column.ts'
 import { flags } from './flags.ts'
 import { latency } from './latency.ts'
+import { order } from './order.ts'
 import { median, type Bench } from './support.ts'
 import { resume } from './resume.ts'
 import { verify } from './verify.ts'
 
-const benches: Readonly<Record<string, Bench>> = { backfill, column, flags, latency, resume, verify }
+const benches: Readonly<Record<string, Bench>> = { backfill, column, flags, latency, order, resume, verify }
 
 const usage = (): string =>
   [

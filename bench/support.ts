@@ -44,8 +44,11 @@ const settings = {
   autovacuum: 'off',
 }
 
-export async function withServer<T>(work: (pool: pg.Pool, url: string) => Promise<T>): Promise<T> {
-  const server = await startPostgres({ settings })
+export async function withServer<T>(
+  work: (pool: pg.Pool, url: string) => Promise<T>,
+  other: Partial<typeof settings> = {},
+): Promise<T> {
+  const server = await startPostgres({ settings: { ...settings, ...other } })
   const pool = new pg.Pool({ connectionString: server.url, max: 32, application_name: 'bench' })
   pool.on('error', () => undefined)
   try {
@@ -56,13 +59,17 @@ export async function withServer<T>(work: (pool: pg.Pool, url: string) => Promis
   }
 }
 
-/** `items`: about 250 B a row. */
-export async function createItems(pool: pg.Pool, rows: number): Promise<void> {
+/** `items`: about 250 B a row. `random` keys do not follow the file. */
+export async function createItems(
+  pool: pg.Pool,
+  rows: number,
+  keys: 'ascending' | 'random' = 'ascending',
+): Promise<void> {
   await pool.query(
     `CREATE TABLE items (id bigint PRIMARY KEY, code text NOT NULL, amount numeric NOT NULL, note text NOT NULL, updated_at timestamptz NOT NULL)`,
   )
   await pool.query(
-    `INSERT INTO items SELECT n, md5(n::text), n % 1000, repeat(md5((n + 1)::text), 5), now() FROM generate_series(1, $1::bigint) AS n`,
+    `INSERT INTO items SELECT n, md5(n::text), n % 1000, repeat(md5((n + 1)::text), 5), now() FROM generate_series(1, $1::bigint) AS n${keys === 'random' ? ' ORDER BY hashint8(n)' : ''}`,
     [rows],
   )
   await pool.query('VACUUM (ANALYZE) items')
@@ -127,8 +134,11 @@ export interface Stage {
 
 const watch = { signal: new AbortController().signal, report: () => undefined }
 
-export const expandItems = (url: string, profile: 'gentle' | 'fast'): Promise<Stage> =>
-  expand(url, itemsMigration({ profile }))
+export const expandItems = (
+  url: string,
+  profile: 'gentle' | 'fast',
+  order?: Migration['backfill']['order'],
+): Promise<Stage> => expand(url, itemsMigration({ profile, ...(order && { order }) }))
 
 export async function expand(url: string, migration: Migration): Promise<Stage> {
   const database = await openDatabase('default', { url, maxConnections: 16 })
@@ -170,7 +180,7 @@ async function copyAll(
     // Undoing leaves our schema, and with it the ranges of the run before.
     await ranges.reset(tx, scope, 'backfill')
     for (const group of groups.forward)
-      await ranges.plan(tx, scope, group, 'backfill', rangeCount(backfill.maxConcurrency))
+      await ranges.plan(tx, scope, group, 'backfill', rangeCount(backfill.maxConcurrency), backfill.order)
     return ranges.totals(tx, scope, 'backfill')
   })
   const pace = { signal, until: Infinity, report: () => undefined }

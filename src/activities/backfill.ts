@@ -15,7 +15,14 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
     const counts = await database.transaction(async (tx) => {
       if ((await ranges.totals(tx, scope, 'backfill')).ranges === 0)
         for (const group of groups.forward)
-          await ranges.plan(tx, scope, group, 'backfill', rangeCount(backfill.maxConcurrency))
+          await ranges.plan(
+            tx,
+            scope,
+            group,
+            'backfill',
+            rangeCount(backfill.maxConcurrency),
+            migration.backfill.order,
+          )
       else await ranges.release(tx, scope, 'backfill', 0)
       return toCounts(await ranges.totals(tx, scope, 'backfill'))
     })

@@ -1,5 +1,5 @@
 import { halvedRows } from '../core/chunk-size.ts'
-import type { Key, RangeState, SyncGroup, Transaction } from '../database/index.ts'
+import type { Key, KeyRange, RangeState, SyncGroup, Transaction } from '../database/index.ts'
 import { stepEnd } from './step-end.ts'
 import { jittered, rest, type Workplace } from './workplace.ts'
 
@@ -40,13 +40,14 @@ export async function copyChunk(
   for (let busy = 0; ;) {
     const startedAt = performance.now()
     try {
-      const chunk = await place.database.transaction(
-        (tx) => writeChunk(place, tx, group, state, size, conflicts, wide),
-        {
-          applying: place.scope.migration,
-          asynchronousCommit: true,
-        },
-      )
+      const chunk =
+        (await place.database.transaction(
+          (tx) => writeChunk(place, tx, group, state, size, conflicts, wide),
+          {
+            applying: place.scope.migration,
+            asynchronousCommit: true,
+          },
+        )) ?? (await planAnew(place, group))
       return { ...chunk, askedRows: size, tookMs: performance.now() - startedAt, refused: false }
     } catch (error) {
       if (errors.isUniqueViolation(error) && conflicts === 'fail') conflicts = 'ignore'
@@ -64,6 +65,9 @@ export async function copyChunk(
   }
 }
 
+type Copied = Pick<Chunk, 'cursor' | 'rows' | 'written' | 'done'>
+
+/** @returns undefined where the range stands no more. */
 async function writeChunk(
   { database, scope }: Workplace,
   tx: Transaction,
@@ -72,42 +76,61 @@ async function writeChunk(
   rows: number,
   conflicts: 'fail' | 'ignore',
   wide: readonly string[],
-): Promise<Pick<Chunk, 'cursor' | 'rows' | 'written' | 'done'>> {
+): Promise<Copied | undefined> {
   const { copy, ranges } = database.dialect
   await ranges.lock(tx, scope, group.id, 'backfill', state)
   await ranges.markChunkRunning(tx, scope) // before the first look at the source
-  const left = { after: state.cursor ?? state.range.after, upTo: state.range.upTo }
+  if (!(await ranges.stands(tx, group, state.range))) return undefined
+  const left = leftOf(state)
   const step = await stepEnd(database.dialect, tx, group, left, rows, wide)
-  const range = { after: left.after, upTo: step.end ?? left.upTo }
+  const range = { ...left, upTo: step.end ?? left.upTo }
+  const passed = step.rows ?? (await copy.countRows(tx, group, range))
   let written = 0
   for (const link of group.links) written += await copy.insertMissing(tx, link, range, conflicts)
-  const passed = step.rows ?? (await copy.countRows(tx, group, range))
   const advance = { cursor: step.end, rows: passed, written, done: step.end === undefined }
   await ranges.advance(tx, scope, group.id, 'backfill', state.id, advance)
   return advance
 }
 
+const leftOf = ({ range, cursor }: RangeState): KeyRange => ({ ...range, after: cursor ?? range.after })
+
+/** This range is over; what lies in the table's new file is other ranges'. */
+async function planAnew({ database, scope }: Workplace, group: SyncGroup): Promise<Copied> {
+  await database.transaction((tx) => database.dialect.ranges.planAnew(tx, scope, group, 'backfill'), {
+    // A chunk of another lane ends soon.
+    lockTimeoutMs: 10_000,
+  })
+  return { cursor: undefined, rows: 0, written: 0, done: true }
+}
+
 /** Passes over one row and leaves its key, with the reason, in the same transaction. */
 async function leaveKey(
-  { database, scope }: Workplace,
+  place: Workplace,
   group: SyncGroup,
   state: RangeState,
   reason: string,
 ): Promise<Chunk> {
+  const { database, scope } = place
   const { copy, ranges, changeLog } = database.dialect
   const startedAt = performance.now()
-  return database.transaction(async (tx) => {
+  const left = await database.transaction(async (tx) => {
     await ranges.lock(tx, scope, group.id, 'backfill', state)
-    const end = await copy.chunkEnd(
+    if (!(await ranges.stands(tx, group, state.range))) return undefined
+    const range = leftOf(state)
+    const end = await copy.chunkEnd(tx, group, range, 1)
+    // More than one only where somebody has added rows meanwhile, which does no harm.
+    const keys = await copy.keysOf(tx, group, { ...range, upTo: end ?? range.upTo })
+    await changeLog.put(
       tx,
+      scope,
       group,
-      { after: state.cursor ?? state.range.after, upTo: state.range.upTo },
-      1,
+      keys.map((key) => ({ kind: 'copy', key, attempts: 1, delayMs: 1000, reason })),
     )
-    if (end)
-      await changeLog.put(tx, scope, group, [{ kind: 'copy', key: end, attempts: 1, delayMs: 1000, reason }])
-    const step = { cursor: end, rows: end ? 1 : 0, written: 0, done: end === undefined }
+    const step = { cursor: end, rows: keys.length, written: 0, done: end === undefined }
     await ranges.advance(tx, scope, group.id, 'backfill', state.id, step)
-    return { ...step, askedRows: 1, tookMs: performance.now() - startedAt, refused: true }
+    return step
   })
+  const refused = left !== undefined
+  const step = left ?? (await planAnew(place, group))
+  return { ...step, askedRows: 1, tookMs: performance.now() - startedAt, refused }
 }

@@ -33,9 +33,10 @@ export async function stepEnd(
   wide: readonly string[],
 ): Promise<StepEnd> {
   const end = await copy.chunkEnd(tx, group, left, rows)
-  const range = { after: left.after, upTo: end ?? left.upTo }
+  const range = { ...left, upTo: end ?? left.upTo }
   const heavy = wide.length > 0 ? await copy.heavyEnd(tx, group, range, wide, stepBytes) : undefined
-  return heavy ?? { end, rows: end === undefined ? undefined : rows }
+  // A page may hold fewer rows than it could.
+  return heavy ?? { end, rows: end === undefined || left.file ? undefined : rows }
 }
 
 /** How many of `keys`, in their order, one transaction takes: all of them, or fewer where their rows weigh {@link stepBytes}. */

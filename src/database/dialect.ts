@@ -1,3 +1,4 @@
+import type { CopyOrder, OrderChoice } from '../core/copy-order.ts'
 import type { Link, TableName } from '../core/link.ts'
 import type { CrossfadeError } from '../errors/index.ts'
 import type { ColumnOperations } from './columns.ts'
@@ -358,6 +359,8 @@ export interface Dialect {
     /** The key of the `rows`th row of the range, or undefined where the range ends first. */
     chunkEnd(tx: Transaction, group: SyncGroup, range: KeyRange, rows: number): Promise<Key | undefined>
     countRows(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<number>
+    /** The keys of all rows of a small range. */
+    keysOf(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<Key[]>
     /** Columns of the driving table whose values may lie beside its rows; none where none does. */
     wideColumns(tx: Transaction, group: SyncGroup): Promise<readonly string[]>
     /** The first key at which the rows of the range weigh `bytes` in `columns`, as they are stored; undefined where they never do. */
@@ -388,13 +391,29 @@ export interface Dialect {
   }
   readonly ranges: {
     reset(tx: Transaction, scope: Scope, purpose: RangePurpose): Promise<void>
+    /** @param wanted the order of a backfill, where a person says it; see {@link orderOf}. */
     plan(
       tx: Transaction,
       scope: Scope,
       group: SyncGroup,
       purpose: RangePurpose,
       ranges: number,
+      wanted?: CopyOrder,
     ): Promise<void>
+    /** In which order the rows of a table are best read, and why. */
+    orderOf(
+      tx: Transaction,
+      table: TableName,
+      key: readonly string[],
+      wanted?: CopyOrder,
+    ): Promise<OrderChoice>
+    /**
+     * False where the places of a range mean nothing any more, because the table was rewritten. Holds the table until the
+     * transaction ends, so that it cannot be rewritten any more. Ranges of keys always stand.
+     */
+    stands(tx: Transaction, group: SyncGroup, range: KeyRange): Promise<boolean>
+    /** Once a table was rewritten: what was copied by place is left as it is, and the whole table is planned by key. */
+    planAnew(tx: Transaction, scope: Scope, group: SyncGroup, purpose: RangePurpose): Promise<void>
     /** Gives `lane` its unfinished range again, else the next free one, with a new fence that shuts older attempts out. */
     claim(
       tx: Transaction,

@@ -9,6 +9,15 @@ export type Key = readonly string[]
 export interface KeyRange {
   readonly after: Key | undefined
   readonly upTo: Key | undefined
+  /** Where this is given, both bounds are places in the table's file instead of keys (docs/decisions/0015). */
+  readonly file?: TableFile
+}
+
+/** The file that a table's rows lie in, as far as places in it mean anything. */
+export interface TableFile {
+  /** A rewrite of the table gives it another one. */
+  readonly id: string
+  readonly rowsPerPage: number
 }
 
 /** How the columns of a row are called now, after an exchange of names; the definition's expressions go on saying the old names. */

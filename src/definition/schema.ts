@@ -327,6 +327,12 @@ export const definitionSchema = z.strictObject({
       retryBackoffBaseMs: z.number().int().min(1).default(1000),
       targetChunkMs: z.number().positive().optional().describe('Default 50, with profile fast 150.'),
       profile: z.enum(['gentle', 'fast']).default('gentle'),
+      order: z
+        .enum(['key', 'physical'])
+        .optional()
+        .describe(
+          'How rows are read: by the index of the key, or as they lie in the table’s file. By default what the plan finds better.',
+        ),
       throttle: throttle.optional(),
     })
     .refine((backfill) => backfill.batchSize <= backfill.maxBatchSize, {

@@ -94,7 +94,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             old.map(({ found }) => found),
           ),
         ]
-        const steps = plannedSteps(dialect, migration, dependedOn)
+        const steps = plannedSteps(dialect, migration, dependedOn, await placesNote(tx, dialect, migration))
         return {
           findings,
           server: version.text,
@@ -237,7 +237,19 @@ const flagSteps = (
   ),
 ]
 
-function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep[] {
+/** What is not read by its key, and why; empty where everything is. */
+async function placesNote(tx: Transaction, dialect: Dialect, migration: Migration): Promise<string> {
+  const notes = new Set<string>()
+  for (const { parts } of forwardLinks(migration)) {
+    const [{ table, key }, ...joined] = parts
+    if (joined.length > 0) continue
+    const { order, reason } = await dialect.ranges.orderOf(tx, table, key, migration.backfill.order)
+    if (order === 'physical') notes.add(`; ${formatTable(table)} in the order of its file: ${reason}`)
+  }
+  return [...notes].join('')
+}
+
+function plannedColumnSteps(dialect: Dialect, migration: Migration, places: string): PlannedStep[] {
   const tables = everyTable(migration).map(formatTable).join(', ')
   const old = replacedColumns(migration).map(({ column }) => column)
   const swaps = columnSwaps(migration)
@@ -248,7 +260,11 @@ function plannedColumnSteps(dialect: Dialect, migration: Migration): PlannedStep
       `Follow every change of ${tables} within its row, by a BEFORE trigger that fires last`,
       `SHARE ROW EXCLUSIVE on ${tables} for an instant: waits for running writers`,
     ),
-    words('backfill', `Fill the new columns of ${tables} in lanes`, 'the rows of a chunk, until it commits'),
+    words(
+      'backfill',
+      `Fill the new columns of ${tables} in lanes${places}`,
+      'the rows of a chunk, until it commits',
+    ),
     ...of('backfill', completionSteps(dialect, migration)),
     ...(swaps.length > 0
       ? [
@@ -274,8 +290,9 @@ function plannedSteps(
   dialect: Dialect,
   migration: Migration,
   dependedOn: readonly DependedOn[],
+  places: string,
 ): PlannedStep[] {
-  if (migration.kind === 'column') return plannedColumnSteps(dialect, migration)
+  if (migration.kind === 'column') return plannedColumnSteps(dialect, migration, places)
   const names = tablesOf(migration)
   const sources = names.old.map(formatTable).join(', ')
   const followed = [...names.old, ...tablesBeside(migration)].map(formatTable).join(', ')
@@ -288,7 +305,7 @@ function plannedSteps(
       `Capture every change of ${followed} by statement triggers`,
       `SHARE ROW EXCLUSIVE on ${followed} for an instant: waits for running writers`,
     ),
-    words('backfill', `Copy ${sources} into ${targets} in lanes`, 'none on source rows'),
+    words('backfill', `Copy ${sources} into ${targets} in lanes${places}`, 'none on source rows'),
     ...of('backfill', completionSteps(dialect, migration)),
     migration.cutover.mode === 'swap'
       ? words(

@@ -125,6 +125,25 @@ const keyChanges = [
   ...scripts({ rows: [1, null], target: [1, null], ranges: [], appliers: 2 }, [[move(0, 1), move(1, 0)]]),
 ]
 
+/** Two rows, each in a page of its own; a third page is there for what is written. */
+const placed = { rows: [1, 2], pages: [0, 1], ranges: [[0], [1]], appliers: 1, once: true } as const
+const places = [
+  ...scripts(placed, [[update(3)]], [[update(3, 1)]], [[remove()]]),
+  ...scripts({ ...placed, rows: [1, null], pages: [0, 0] }, [[move(0, 1)]], [[insert(3, 1)]]),
+  ...scripts({ ...placed, rows: [1], pages: [0], ranges: [[0, 1]], once: false, crashes: 1 }, [[update(2)]]),
+  ...scripts(
+    { ...placed, rows: [1, null], pages: [0, 0], ranges: [[0]], expands: true },
+    [[update(3)]],
+    [[insert(3, 1)]],
+  ),
+]
+
+const rewrites = scripts(
+  { ...placed, pages: [0, 2], ranges: [[0], [1, 2]], rewritten: true },
+  [],
+  [[update(3)]],
+)
+
 const expands = scripts(
   { ...lane, appliers: 1, expands: true },
   [[update(2)]],
@@ -221,6 +240,8 @@ export const families = {
   'lane and appliers': pairs('one key, a lane and two appliers', chunkAndAppliers),
   deletes: pairs('one key that is deleted twice', laterDeletes),
   'key changes': pairs('two keys, changes of the key, two lanes', keyChanges),
+  places: pairs('one or two keys, ranges of pages, rows that move from page to page', places),
+  rewrites: pairs('two keys in two ranges of pages, and the table is rewritten', rewrites),
   expand: pairs('the triggers are made while the application writes', expands),
   swap: pairs('the names are exchanged while the application writes', swaps),
   exchange: {

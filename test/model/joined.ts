@@ -53,7 +53,7 @@ export interface JoinedConfiguration {
 /** What the new side's own application writes. */
 const newer = 99
 
-const row = (committed: Value): Row => ({ committed, by: null, own: null })
+const row = (committed: Value): Row => ({ committed, by: null, own: null, page: 0, ownPage: 0 })
 
 const meant = (order: Value, customers: readonly Value[]): Value =>
   order === null ? null : (customers[order] ?? 0)

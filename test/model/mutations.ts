@@ -13,6 +13,11 @@ export const mutations = {
   chunkUnmarkedEarly: 'the chunk gives that lock back before its commit',
   chunkUnfenced: 'the chunk does not check that its attempt is still the range’s own',
   checkpointFirst: 'the checkpoint is committed before the rows',
+  // The chunk by place.
+  endReadEarly: 'the number of pages is read before the triggers stand',
+  rewriteUnseen: 'the chunk does not ask whether its table was rewritten',
+  fileUnheld: 'the chunk asks, and does not hold the table from then on',
+  doneRangesStay: 'after a rewrite only the pages are planned anew that were not done',
   // The trigger.
   deletesLeaveNoKey: 'a delete that was applied at once leaves no key',
   givesUpSilently: 'a trigger that gives up leaves no key',

@@ -1,6 +1,6 @@
 import { applierSteps } from './applier.ts'
 import type { Model } from './explore.ts'
-import { attemptSteps } from './lane.ts'
+import { attemptSteps, fileSteps } from './lane.ts'
 import type { Mutations } from './mutations.ts'
 import { initialPair, pending, type Configuration, type Pair, type Setting } from './pair.ts'
 import { expandSteps, swapSteps } from './swap.ts'
@@ -16,6 +16,7 @@ export function pairModel(configuration: Configuration, without: Mutations): Mod
       ...s.writers.flatMap((_, i) => writerSteps(s, i, setting)),
       ...s.attempts.flatMap((_, i) => attemptSteps(s, i, setting)),
       ...s.appliers.flatMap((_, i) => applierSteps(s, i, setting)),
+      ...fileSteps(s, setting),
       ...swapSteps(s, setting),
     ],
     violation: (s, isOver) => violation(s, isOver, setting),

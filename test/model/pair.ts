@@ -11,6 +11,9 @@ export interface Row {
   by: string | null
   /** What the holder's transaction has made of it so far. */
   own: Value
+  /** The page that each of the two versions lies in; always 0 where nobody copies by place. */
+  page: number
+  ownPage: number
 }
 
 export interface Entry {
@@ -40,7 +43,7 @@ export interface Writer {
 
 /** An attempt at a range: one chunk. Two of a range may overlap. */
 export interface Attempt {
-  at: 'idle' | 'claimed' | 'locked' | 'insert' | 'over'
+  at: 'idle' | 'claimed' | 'locked' | 'stood' | 'insert' | 'anew' | 'over'
   fence: number
   ignores: boolean
   todo: { key: number; value: number }[]
@@ -51,6 +54,10 @@ export interface Range {
   done: boolean
   /** The checkpoint was advanced so many times over these rows. */
   counted: number
+  /** The file that its places are in; null where it is one of keys. */
+  file: number | null
+  /** Done because its places mean nothing any more. */
+  left: boolean
 }
 
 export interface Applier {
@@ -101,13 +108,20 @@ export interface Pair {
   swap: 'none' | 'idle' | 'drained' | 'locked' | 'over'
   /** Transactions of ours that may still be killed. */
   crashes: number
+  /** The old table's file, and how many of its pages the plan has seen; null before there is a plan by place. */
+  file: number
+  end: number | null
 }
 
 export interface Configuration {
   readonly rows: readonly Value[]
+  /** The page of each row, where ranges are of pages: a row that is written may come to lie in any of `pageCount`. */
+  readonly pages?: readonly number[]
+  /** The old table is rewritten once: every row that lay in page n lies n pages before the last one then. */
+  readonly rewritten?: boolean
   readonly target?: readonly Value[]
   readonly writers: readonly (readonly Change[])[]
-  /** Keys of each range, each walked by a lane of its own. */
+  /** Keys of each range, or pages where rows have them, each walked by a lane of its own. */
   readonly ranges: readonly (readonly number[])[]
   /** Each lane has one attempt only; else a second one, that may begin while the first one lives. */
   readonly once?: boolean
@@ -126,7 +140,10 @@ export interface Setting {
   readonly without: Mutations
 }
 
-const row = (committed: Value): Row => ({ committed, by: null, own: null })
+/** Pages of a table in a configuration of places. */
+export const pageCount = 3
+
+const row = (committed: Value, page = 0): Row => ({ committed, by: null, own: null, page, ownPage: 0 })
 
 export const idleApplier = (): Applier => ({
   at: 'idle',
@@ -146,23 +163,34 @@ export const idleApplier = (): Applier => ({
 })
 
 export function initialPair(configuration: Configuration): Pair {
-  const { rows, target, writers, ranges, appliers, once, expands, swaps, crashes, logged } = configuration
+  const { rows, target, writers, ranges, appliers, once, expands, swaps, crashes, logged, pages } =
+    configuration
   return {
-    tables: [rows.map(row), rows.map((_, key) => row(target?.[key] ?? null))],
+    tables: [rows.map((r, key) => row(r, pages?.[key])), rows.map((_, key) => row(target?.[key] ?? null))],
     leading: 0,
     captured: expands !== true,
     log: [(logged ?? []).map((key) => ({ key, kind: 'copy', after: [], retried: false })), []],
     running: [],
-    ranges: ranges.map(() => ({ fence: 0, done: false, counted: 0 })),
+    ranges: ranges.map(() => newRange(pages ? 0 : null)),
     writers: writers.map(() => ({ at: 'idle', change: 0, table: 0, leaves: [] })),
     attempts: ranges.flatMap(() => [newAttempt('idle'), newAttempt(once ? 'over' : 'idle')]),
     appliers: Array.from({ length: appliers }, idleApplier),
     swap: swaps ? 'idle' : 'none',
     crashes: crashes ?? 0,
+    file: 0,
+    end: null,
   }
 }
 
-const newAttempt = (at: Attempt['at']): Attempt => ({ at, fence: 0, ignores: false, todo: [] })
+export const newRange = (file: number | null): Range => ({
+  fence: 0,
+  done: false,
+  counted: 0,
+  file,
+  left: false,
+})
+
+export const newAttempt = (at: Attempt['at']): Attempt => ({ at, fence: 0, ignores: false, todo: [] })
 
 const copyEntry = (entry: Entry): Entry => ({ ...entry, after: [...entry.after] })
 
@@ -193,6 +221,8 @@ function copyPair(s: Pair): Pair {
     })),
     swap: s.swap,
     crashes: s.crashes,
+    file: s.file,
+    end: s.end,
   }
 }
 
@@ -220,9 +250,10 @@ export const isFree = (r: Row, actor: string): boolean => r.by === null || r.by 
 /** What `actor` sees of a row in a snapshot taken now. */
 export const seenBy = (r: Row, actor: string): Value => (r.by === actor ? r.own : r.committed)
 
-export function write(r: Row, actor: string, value: Value): void {
+export function write(r: Row, actor: string, value: Value, page = 0): void {
   r.by = actor
   r.own = value
+  r.ownPage = page
 }
 
 /** Makes visible what a transaction wrote, all at once, and gives its row locks back. */
@@ -230,8 +261,10 @@ export function commitRows(s: Pair, actor: string): void {
   for (const r of s.tables.flat())
     if (r.by === actor) {
       r.committed = r.own
+      r.page = r.ownPage
       r.by = null
       r.own = null
+      r.ownPage = 0
     }
 }
 
@@ -240,6 +273,7 @@ export function rollBackRows(s: Pair, actor: string, table?: 0 | 1): void {
     if (r.by === actor) {
       r.by = null
       r.own = null
+      r.ownPage = 0
     }
 }
 
@@ -273,7 +307,7 @@ export const pending = (s: Pair, group: 0 | 1, without: Mutations): number =>
 /** Open transactions that hold a table: what a lock on both tables waits for. */
 export const holdsTables = (s: Pair): boolean =>
   s.writers.some((w) => w.at !== 'idle') ||
-  s.attempts.some((a) => a.at === 'insert') ||
+  s.attempts.some((a) => a.at === 'insert' || a.at === 'stood') ||
   s.appliers.some((p) => !['idle', 'take', 'lock'].includes(p.at))
 
 export const isLockedForSwap = (s: Pair): boolean => s.swap === 'locked'

@@ -4,6 +4,7 @@ import {
   commitRows,
   isFree,
   isLockedForSwap,
+  pageCount,
   putEntries,
   rollBackRows,
   seenBy,
@@ -28,7 +29,7 @@ export function writerSteps(s: Pair, index: number, setting: Setting): Step<Pair
   const name = `A${index}`
   switch (w.at) {
     case 'idle':
-      return isLockedForSwap(s) ? [] : statement(s, index, name, change)
+      return isLockedForSwap(s) ? [] : statement(s, index, name, change, setting)
     case 'trigger':
       return [...trigger(s, index, name, change, setting), giveUp(s, index, name, change, setting)]
     case 'insert':
@@ -49,7 +50,13 @@ const describe = (change: Change): string =>
 const keysOf = (change: Change): number[] => (change.do === 'move' ? [change.key, change.to] : [change.key])
 
 /** Waits for whoever holds a source row; where the statement finds nothing to do, or a row in its way, it is over. */
-function statement(s: Pair, index: number, name: string, change: Change): Step<Pair>[] {
+function statement(
+  s: Pair,
+  index: number,
+  name: string,
+  change: Change,
+  { configuration: { pages } }: Setting,
+): Step<Pair>[] {
   const table = s.leading
   const rows = keysOf(change).map((key) => at(s.tables[table], key))
   if (!rows.every((r) => isFree(r, name))) return []
@@ -61,7 +68,9 @@ function statement(s: Pair, index: number, name: string, change: Change): Step<P
   const text = describe(change)
   if (isNothing)
     return [step(s, name, 'statement', (n) => (at(n.writers, index).change += 1), `${text}: nothing to do`)]
-  return [
+  // Where places count, the new version may come to lie in any page.
+  const hasPages = pages !== undefined && change.do !== 'delete'
+  return Array.from({ length: hasPages ? pageCount : 1 }, (_, page) =>
     step(
       s,
       name,
@@ -69,13 +78,13 @@ function statement(s: Pair, index: number, name: string, change: Change): Step<P
       (n) => {
         const source = n.tables[table]
         const value = at(source, change.key).committed
-        write(at(source, change.key), name, 'value' in change ? change.value : null)
-        if (change.do === 'move') write(at(source, change.to), name, value)
+        write(at(source, change.key), name, 'value' in change ? change.value : null, page)
+        if (change.do === 'move') write(at(source, change.to), name, value, page)
         Object.assign(at(n.writers, index), { at: n.captured ? 'trigger' : 'end', table })
       },
-      text,
+      hasPages ? `${text} in page ${page}` : text,
     ),
-  ]
+  )
 }
 
 const other = (table: 0 | 1): 0 | 1 => (table === 0 ? 1 : 0)

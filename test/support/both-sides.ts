@@ -1,5 +1,6 @@
 import pg from 'pg'
 import type { TestContext } from 'vitest'
+import type { CopyOrder } from '../../src/core/copy-order.ts'
 import { resolveGroups, type Groups } from '../../src/copy/groups.ts'
 import type { Pace, Workplace } from '../../src/copy/workplace.ts'
 import {
@@ -175,16 +176,23 @@ export interface BackfillOptions {
   readonly batchSize?: number
   /** How long a lane may take. Default a minute. */
   readonly forMs?: number
+  readonly order?: CopyOrder
 }
 
 export async function backfillAll(
   place: Workplace,
   groups: Groups,
   migration: Migration,
-  { lanes = 1, ranges = 4, batchSize = migration.backfill.batchSize, forMs = 60_000 }: BackfillOptions = {},
+  {
+    lanes = 1,
+    ranges = 4,
+    batchSize = migration.backfill.batchSize,
+    forMs = 60_000,
+    order,
+  }: BackfillOptions = {},
 ): Promise<{ rows: number; written: number; refused: number }> {
   const { database, scope } = place
-  await planRanges(place, groups.forward, 'backfill', ranges)
+  await planRanges(place, groups.forward, 'backfill', ranges, order)
   const settings = { ...migration.backfill, batchSize, rateLimitMs: 0, profile: 'fast' as const }
   const free = (): Promise<undefined> => Promise.resolve(undefined)
   const results = await Promise.all(
@@ -205,10 +213,11 @@ export async function planRanges(
   groups: readonly SyncGroup[],
   purpose: 'backfill' | 'verify',
   count: number,
+  order?: CopyOrder,
 ): Promise<void> {
   await database.transaction(async (tx) => {
     await database.dialect.ranges.reset(tx, scope, purpose)
-    for (const group of groups) await database.dialect.ranges.plan(tx, scope, group, purpose, count)
+    for (const group of groups) await database.dialect.ranges.plan(tx, scope, group, purpose, count, order)
   })
 }
 

@@ -1,7 +1,8 @@
-import type { Dialect, Key, ResolvedLink, Scope } from '../dialect.ts'
-import type { Transaction } from '../database.ts'
+import type { Dialect, Key, KeyRange, ResolvedLink, Scope, SyncGroup, TableFile } from '../dialect.ts'
+import type { Row, Transaction } from '../database.ts'
 import { leavesOf, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { followRange, followSql } from './in-row.ts'
+import { pageOf, placeAt } from './places.ts'
 import { markChunkRunning, runningChunks } from './ranges.ts'
 import {
   deleteGone,
@@ -35,28 +36,72 @@ export const insertMissing: Dialect['copy']['insertMissing'] = async (tx, resolv
   const { link } = resolved
   if (link.inRow) return followRange(tx, resolved, range)
   const { condition, values } = keyBetween(range, resolved.keyTypes)
+  // Rows that come by place are sorted, so that neighbours in the target's index are looked for and added one after the other.
+  const isSorted = range.file !== undefined
   if (conflicts === 'ignore') {
-    const sql = `${insertRows(resolved, condition)} ON CONFLICT (${quoteList(link.target.key)}) DO NOTHING`
+    const sql = `${insertRows(resolved, condition, '', isSorted)} ON CONFLICT (${quoteList(link.target.key)}) DO NOTHING`
     return (await tx.query(sql, values)).rowCount
   }
   const equal = link.target.key.map(
     (column, i) => `${quoteIdentifier(column)} = _crossfade_s._crossfade_k${i + 1}`,
   )
-  const missing = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE ${[...equal, onTarget(resolved, condition)].join(' AND ')})`
-  return (await tx.query(insertRows(resolved, condition, missing), values)).rowCount
+  // Of places nothing bounds the target's keys: row by row by its index, which OFFSET 0 insists on, or each chunk would read the whole target.
+  const among = range.file
+    ? `${equal.join(' AND ')} OFFSET 0`
+    : [...equal, onTarget(resolved, condition)].join(' AND ')
+  const missing = `WHERE NOT EXISTS (SELECT FROM ${quoteTable(link.target.table)} WHERE ${among})`
+  return (await tx.query(insertRows(resolved, condition, missing, isSorted), values)).rowCount
 }
 
 /** The key is found by the index alone: no row before it is read. */
 export const chunkEnd: Dialect['copy']['chunkEnd'] = async (tx, group, range, rows) => {
+  if (range.file) return pagesEnd(tx, group, range, range.file, rows)
+  return nthKey(tx, group, range, rows)
+}
+
+const nthKey: Dialect['copy']['chunkEnd'] = async (tx, group, range, rows) => {
   const [watched] = group.watched
   if (!watched) return undefined
   const { condition, values } = keyBetween(range, group.keyTypes)
-  const order = quoteList(watched.key)
+  const order = stepOrder(range, watched.key)
   const sql =
-    `SELECT ${keyTexts(watched.key)} FROM (SELECT ${order} FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ` +
+    `SELECT ${stepPlace(range, watched.key)} FROM (SELECT ${order} FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ` +
     `ORDER BY ${order} OFFSET ${Math.floor(rows) - 1} LIMIT 1) AS _crossfade_c`
   const [row] = (await tx.query(sql, values)).rows
-  return row && rowKey(row, watched.key.length)
+  return row && stepKey(range, group, row)
+}
+
+/** What a walk over a range is ordered by, and where it is: the key, or the place of the row. */
+const stepOrder = ({ file }: KeyRange, key: readonly string[]): string => (file ? 'ctid' : quoteList(key))
+
+const stepPlace = ({ file }: KeyRange, key: readonly string[]): string =>
+  file ? 'ctid::text AS _crossfade_k1' : keyTexts(key)
+
+const stepKey = ({ file }: KeyRange, group: SyncGroup, row: Row): Key =>
+  file ? placeAt(row['_crossfade_k1'] ?? '', group) : rowKey(row, group.keyTypes.length)
+
+/** Whole pages that hold about `rows` rows, which nobody has to count; where a page holds more than that, some of its rows. */
+async function pagesEnd(
+  tx: Transaction,
+  group: SyncGroup,
+  range: KeyRange,
+  { rowsPerPage }: TableFile,
+  rows: number,
+): Promise<Key | undefined> {
+  const first = pageOf(range.after)
+  const pages = Math.floor(rows / Math.max(rowsPerPage, 1))
+  const next = first + Math.max(1, pages)
+  const end = next < pageOf(range.upTo) ? placeAt(`(${next},0)`, group) : undefined
+  if (pages > 0) return end
+  return (await nthKey(tx, group, { ...range, upTo: end ?? range.upTo }, rows)) ?? end
+}
+
+export const keysOf: Dialect['copy']['keysOf'] = async (tx, group, range) => {
+  const [watched] = group.watched
+  if (!watched) return []
+  const { condition, values } = keyBetween(range, group.keyTypes)
+  const sql = `SELECT ${keyTexts(watched.key)} FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)}`
+  return (await tx.query(sql, values)).rows.map((row) => rowKey(row, watched.key.length))
 }
 
 export const countRows: Dialect['copy']['countRows'] = async (tx, group, range) => {
@@ -83,18 +128,18 @@ export const heavyEnd: Dialect['copy']['heavyEnd'] = async (tx, group, range, co
   const [watched] = group.watched
   if (!watched) return undefined
   const { condition, values } = keyBetween(range, group.keyTypes)
-  const order = quoteList(watched.key)
+  const order = stepOrder(range, watched.key)
   const weight = weightOf(columns)
   const [row] = (
     await tx.query(
-      `SELECT ${keyTexts(watched.key)}, _crossfade_n FROM (SELECT ${order}, row_number() OVER _crossfade_w AS _crossfade_n, ` +
+      `SELECT ${stepPlace(range, watched.key)}, _crossfade_n FROM (SELECT ${order}, row_number() OVER _crossfade_w AS _crossfade_n, ` +
         `sum(${weight}) OVER _crossfade_w AS _crossfade_bytes FROM ${quoteTable(watched.table)} WHERE ${condition(watched.key)} ` +
         `WINDOW _crossfade_w AS (ORDER BY ${order} ROWS UNBOUNDED PRECEDING)) AS _crossfade_c ` +
         `WHERE _crossfade_bytes >= ${Math.floor(bytes)} ORDER BY ${order} LIMIT 1`,
       values,
     )
   ).rows
-  return row && { end: rowKey(row, watched.key.length), rows: Number(row['_crossfade_n']) }
+  return row && { end: stepKey(range, group, row), rows: Number(row['_crossfade_n']) }
 }
 
 const weightOf = (columns: readonly string[]): string =>

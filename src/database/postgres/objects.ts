@@ -37,7 +37,7 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE TABLE IF NOT EXISTS ${t('columns')} (schema_name text, table_name text, column_name text, attnum int NOT NULL, PRIMARY KEY (schema_name, table_name, column_name))`,
     `CREATE TABLE IF NOT EXISTS ${t('ranges')} (purpose text, group_id text, id int, lower_key text[], upper_key text[], cursor_key text[], ` +
       `lane int, fence bigint NOT NULL DEFAULT 0, rows_estimated bigint NOT NULL, rows_done bigint NOT NULL DEFAULT 0, ` +
-      `rows_written bigint NOT NULL DEFAULT 0, done boolean NOT NULL DEFAULT false, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), ` +
+      `rows_written bigint NOT NULL DEFAULT 0, done boolean NOT NULL DEFAULT false, file_id text, rows_per_page real, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), ` +
       `PRIMARY KEY (purpose, group_id, id)) WITH (fillfactor = 50)`,
     `CREATE TABLE IF NOT EXISTS ${t('parity')} (link text, source text, compared bigint NOT NULL DEFAULT 0, mismatched bigint NOT NULL DEFAULT 0, ` +
       `repaired bigint NOT NULL DEFAULT 0, explained bigint NOT NULL DEFAULT 0, updated_at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (link, source))`,

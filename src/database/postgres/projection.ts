@@ -1,6 +1,7 @@
 import type { ColumnSource, Link, LinkPart, TableName } from '../../core/link.ts'
 import type { Key, KeyRange, ResolvedLink } from '../dialect.ts'
 import { quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
+import { placeIn } from './places.ts'
 
 /**
  * The SQL of a link: which rows it makes. The definition's expressions stand in a SELECT over one table only, so that bare
@@ -27,12 +28,16 @@ export function keyIn(arrays: readonly string[]): KeyCondition {
   }
 }
 
-/** Keys of a range; a row comparison, so that a composite key's index serves it. Parameters start at `$first`. */
+/**
+ * Keys of a range; a row comparison, so that a composite key's index serves it. Parameters start at `$first`. Of a range of places it
+ * is the same over `ctid`, whatever the columns are: a condition on the table that the places are of, and on no other.
+ */
 export function keyBetween(
   range: KeyRange,
   types: readonly string[],
   first = 1,
 ): { condition: KeyCondition; values: Key[number][] } {
+  if (range.file) return placesBetween(range, first)
   const values: string[] = []
   const bound = (key: Key): string => {
     const parameters = key.map((value, i) => `$${first + values.push(value) - 1}::${types[i]}`)
@@ -51,6 +56,12 @@ export function keyBetween(
       return bounds.length === 0 ? 'true' : bounds.join(' AND ')
     },
   }
+}
+
+function placesBetween({ after, upTo }: KeyRange, first: number): ReturnType<typeof keyBetween> {
+  const place = (key: Key | undefined): Key | undefined => key && [placeIn(key)]
+  const { condition, values } = keyBetween({ after: place(after), upTo: place(upTo) }, ['tid'], first)
+  return { condition: () => condition(['ctid']), values }
 }
 
 /** Row-major keys as one text array a key column, for `unnest` and `= ANY`. */
@@ -131,16 +142,24 @@ export const onTarget = ({ link, keyOrders }: ResolvedLink, condition: KeyCondit
   )
 
 /** `INSERT INTO target (…) SELECT …` without its conflict rule. Explicit keys also go into GENERATED ALWAYS identities. */
-export function insertRows(resolved: ResolvedLink, condition: KeyCondition, extraCondition = ''): string {
+export function insertRows(
+  resolved: ResolvedLink,
+  condition: KeyCondition,
+  extraCondition = '',
+  isSorted = false,
+): string {
   const { link } = resolved
   const columns = targetColumns(link)
   const selected = [
     ...link.target.key.map((_, i) => `_crossfade_s._crossfade_k${i + 1}`),
     ...columns.map((column) => `_crossfade_s.${quoteIdentifier(column)}`),
   ]
+  const order = isSorted
+    ? ` ORDER BY ${quoteList(link.target.key.map((_, i) => `_crossfade_k${i + 1}`))}`
+    : ''
   return (
     `INSERT INTO ${quoteTable(link.target.table)} AS _crossfade_t (${quoteList([...link.target.key, ...columns])}) OVERRIDING SYSTEM VALUE ` +
-    `SELECT ${selected.join(', ')} FROM (${linkRows(resolved, condition)}) AS _crossfade_s ${extraCondition}`
+    `SELECT ${selected.join(', ')} FROM (${linkRows(resolved, condition)}${order}) AS _crossfade_s ${extraCondition}`
   )
 }
 

@@ -1,9 +1,22 @@
-import type { Key, Dialect, KeyRange, RangeState, Scope, SyncGroup } from '../dialect.ts'
+import type { TableName } from '../../core/link.ts'
+import type {
+  Dialect,
+  Key,
+  KeyRange,
+  RangePurpose,
+  RangeState,
+  Scope,
+  SyncGroup,
+  TableFile,
+} from '../dialect.ts'
 import type { Row, Transaction } from '../database.ts'
 import { CrossfadeError } from '../../errors/index.ts'
 import { leavesOf, quoteIdentifier, quoteList, quoteTable } from './identifiers.ts'
 import { ourTable } from './objects.ts'
+import { fileOf, orderOf, placeAt } from './places.ts'
 import { keyTexts, rowKey } from './projection.ts'
+
+export { orderOf, stands } from './places.ts'
 
 const samplesPerRange = 200
 const pagesPerRange = 20
@@ -40,15 +53,43 @@ export const reset: Dialect['ranges']['reset'] = async (tx, scope, purpose) => {
 }
 
 /**
- * Cuts the table into ranges of about the same number of rows, whatever the distribution of its keys: the bounds are quantiles
+ * Cuts the table into ranges of about the same number of rows. By key, whatever the distribution of its keys: the bounds are quantiles
  * of a page sample, in the order of the key's own index. The first is open. The last is open for a comparison, which must find target
  * rows that no source row has; a backfill ends where the table ends now, because later rows are captured: one that followed the
- * inserts of a busy application might never end.
+ * inserts of a busy application might never end. For the same reason, by place it ends with the last page that there is now.
  */
-export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose, ranges) => {
+export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose, ranges, wanted) => {
   const [watched] = group.watched
   if (!watched) return
-  const table = quoteTable(watched.table)
+  const size = await sizeOf(tx, watched.table)
+  const cuts = Math.max(1, Math.min(ranges, Math.ceil(size.rows / 1000)))
+  if (purpose === 'backfill' && canGoByPlace(group) && (await hasFileColumn(tx, scope))) {
+    const { order } = await orderOf(tx, watched.table, watched.key, wanted)
+    const heap = order === 'physical' ? await fileOf(tx, watched.table, size.rows) : undefined
+    if (heap) return insertRanges(tx, scope, group, purpose, cutPages(group, heap, cuts), size.rows)
+  }
+  return planKeys(tx, scope, group, purpose, cuts, size)
+}
+
+/** Of a row that is joined from several tables, places say only which rows of the first are read. */
+const canGoByPlace = ({ links }: SyncGroup): boolean => links.every(({ link }) => link.parts.length === 1)
+
+/** A migration that an older version has expanded goes by key. */
+const hasFileColumn = async (tx: Transaction, scope: Scope): Promise<boolean> =>
+  (
+    await tx.query(
+      `SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'file_id' AND NOT attisdropped`,
+      [ourTable(scope, 'ranges')],
+    )
+  ).rowCount > 0
+
+interface TableSize {
+  readonly rows: number
+  readonly pages: number
+}
+
+async function sizeOf(tx: Transaction, name: TableName): Promise<TableSize> {
+  const table = quoteTable(name)
   const estimate = await tx.query(
     `SELECT sum(CASE WHEN c.reltuples < 0 THEN ${rowsOfUnknownPage} * s.pages ELSE c.reltuples END)::bigint AS rows, max(c.reltuples) >= 0 AS known, sum(s.pages)::bigint AS pages ` +
       `FROM ${leavesOf('to_regclass($1)')} l JOIN pg_class c USING (oid), ` +
@@ -62,7 +103,29 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
     estimated <= 0 || pages < 1000
       ? Number((await tx.query(`SELECT count(*) AS n FROM ${table}`)).rows[0]?.['n'] ?? 0)
       : estimated
-  const wanted = Math.max(1, Math.min(ranges, Math.ceil(rows / 1000)))
+  return { rows, pages }
+}
+
+function cutPages(
+  group: SyncGroup,
+  { file, pages }: { readonly file: TableFile; readonly pages: number },
+  wanted: number,
+): KeyRange[] {
+  const cuts = Math.min(wanted, pages)
+  const place = (n: number): Key => placeAt(`(${Math.round((n * pages) / cuts)},0)`, group)
+  return Array.from({ length: cuts }, (_, n) => ({ after: place(n), upTo: place(n + 1), file }))
+}
+
+async function planKeys(
+  tx: Transaction,
+  scope: Scope,
+  group: SyncGroup,
+  purpose: RangePurpose,
+  wanted: number,
+  { rows, pages }: TableSize,
+): Promise<void> {
+  const [watched] = group.watched
+  if (!watched) return
   // Rows of one page stand close together in the key as well, so the sample needs enough pages, not only enough rows.
   const percent =
     pages < 1000
@@ -78,18 +141,53 @@ export const plan: Dialect['ranges']['plan'] = async (tx, scope, group, purpose,
       : (
           await tx.query(
             `SELECT ${keyTexts(watched.key)} FROM (SELECT ${key}, row_number() OVER (ORDER BY ${key}) AS _crossfade_n, count(*) OVER () AS _crossfade_c ` +
-              `FROM ${table} TABLESAMPLE SYSTEM (${percent.toFixed(6)})) AS _crossfade_s ` +
+              `FROM ${quoteTable(watched.table)} TABLESAMPLE SYSTEM (${percent.toFixed(6)})) AS _crossfade_s ` +
               `WHERE _crossfade_n < _crossfade_c AND _crossfade_n % greatest(1, _crossfade_c / ${wanted}) = 0 ORDER BY _crossfade_n LIMIT ${wanted - 1}`,
           )
         ).rows.map((row) => rowKey(row, watched.key.length))
   const last = purpose === 'backfill' ? await lastKey(tx, watched) : undefined
   const isEmpty = purpose === 'backfill' && last === undefined
-  const each = Math.ceil(rows / (bounds.length + 1))
-  for (let i = 0; i <= bounds.length; i++)
+  const cuts = [...bounds, undefined].map((upTo, i) => ({ after: bounds[i - 1], upTo: upTo ?? last }))
+  await insertRanges(tx, scope, group, purpose, cuts, rows, isEmpty)
+}
+
+/** Behind those that are there, if any. */
+async function insertRanges(
+  tx: Transaction,
+  scope: Scope,
+  group: SyncGroup,
+  purpose: RangePurpose,
+  cuts: readonly KeyRange[],
+  rows: number,
+  isEmpty = false,
+): Promise<void> {
+  const ranges = ourTable(scope, 'ranges')
+  const each = Math.ceil(rows / cuts.length)
+  for (const { after, upTo, file } of cuts) {
+    const values = [purpose, group.id, after ?? null, upTo ?? null, each, isEmpty]
     await tx.query(
-      `INSERT INTO ${ourTable(scope, 'ranges')} (purpose, group_id, id, lower_key, upper_key, rows_estimated, done) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-      [purpose, group.id, i, bounds[i - 1] ?? null, bounds[i] ?? last ?? null, each, isEmpty],
+      `INSERT INTO ${ranges} (purpose, group_id, id, lower_key, upper_key, rows_estimated, done${file ? ', file_id, rows_per_page' : ''}) ` +
+        `SELECT $1, $2, coalesce(max(id) + 1, 0), $3, $4, $5, $6${file ? ', $7, $8' : ''} FROM ${ranges} WHERE purpose = $1 AND group_id = $2`,
+      file ? [...values, file.id, file.rowsPerPage] : values,
     )
+  }
+}
+
+/**
+ * The ranges of places count as done, so that every lane leaves them; what their chunks wrote stays. Whoever is in the middle of such a
+ * chunk holds its range, and holds the table as it was: its rows are copied before ours are counted.
+ */
+export const planAnew: Dialect['ranges']['planAnew'] = async (tx, scope, group, purpose) => {
+  const ranges = ourTable(scope, 'ranges')
+  const held = await tx.query(
+    `SELECT id FROM ${ranges} WHERE purpose = $1 AND group_id = $2 ORDER BY id FOR UPDATE`,
+    [purpose, group.id],
+  )
+  const left = await tx.query(
+    `UPDATE ${ranges} SET done = true, rows_done = 0, rows_estimated = 0, file_id = NULL WHERE purpose = $1 AND group_id = $2 AND file_id IS NOT NULL`,
+    [purpose, group.id],
+  )
+  if (left.rowCount > 0) await plan(tx, scope, group, purpose, held.rowCount, 'key')
 }
 
 async function lastKey(
@@ -107,9 +205,10 @@ export const claim: Dialect['ranges']['claim'] = async (tx, scope, groupId, purp
   const ranges = ourTable(scope, 'ranges')
   const take = async (which: string): Promise<RangeState | undefined> => {
     const result = await tx.query(
-      `UPDATE ${ranges} SET lane = $3, fence = fence + 1 WHERE (purpose, group_id, id) = (` +
+      `UPDATE ${ranges} AS r SET lane = $3, fence = fence + 1 WHERE (purpose, group_id, id) = (` +
         `SELECT purpose, group_id, id FROM ${ranges} WHERE purpose = $1 AND group_id = $2 AND NOT done AND ${which}) ` +
-        `RETURNING id, to_json(lower_key) AS lower_key, to_json(upper_key) AS upper_key, to_json(cursor_key) AS cursor_key, fence, rows_done`,
+        `RETURNING id, to_json(lower_key) AS lower_key, to_json(upper_key) AS upper_key, to_json(cursor_key) AS cursor_key, fence, rows_done, ` +
+        `to_jsonb(r) ->> 'file_id' AS file_id, to_jsonb(r) ->> 'rows_per_page' AS rows_per_page`,
       [purpose, groupId, lane],
     )
     const [row] = result.rows
@@ -126,7 +225,12 @@ const toKey = (json: string | null | undefined): Key | undefined =>
   json === null || json === undefined ? undefined : (JSON.parse(json) as Key)
 
 function toRangeState(row: Row): RangeState {
-  const range: KeyRange = { after: toKey(row['lower_key']), upTo: toKey(row['upper_key']) }
+  const file = row['file_id']
+  const range: KeyRange = {
+    after: toKey(row['lower_key']),
+    upTo: toKey(row['upper_key']),
+    ...(file && { file: { id: file, rowsPerPage: Number(row['rows_per_page']) } }),
+  }
   return {
     id: Number(row['id']),
     range,

@@ -1,5 +1,5 @@
 import { describe, expect, test, type TestContext } from 'vitest'
-import type { Key } from '../../../src/database/index.ts'
+import type { Key, SyncGroup } from '../../../src/database/index.ts'
 import { toKeys, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
 import { splitTables, splitUsers } from '../../support/split-users.ts'
@@ -35,6 +35,19 @@ describe.each(postgresVersions())('copying on PostgreSQL %s', (version) => {
         written: 0,
         refused: 0,
       })
+      // And page by page, where a table is one file.
+      const [{ table }] = m.forward.watched as [SyncGroup['watched'][number]]
+      await m.sql(`TRUNCATE "${m.forward.links[0].link.target.table.name}"`)
+      expect(await m.backfill({ ranges: 3, batchSize: 170, lanes: 2, order: 'physical' })).toMatchObject({
+        rows: shape.rows,
+        refused: 0,
+      })
+      expect(await m.value(`SELECT bool_or(file_id IS NOT NULL) FROM _crossfade_m.ranges`)).toBe(
+        await m.value(`SELECT relkind = 'r' FROM pg_class WHERE relname = $1`, [table.name]),
+      )
+      if (shape.name.includes('ignores case')) await copy(m, toKeys('K1'))
+      expect(await m.differences(shape.source, shape.target)).toEqual([])
+      expect(await m.backfill({ ranges: 1, batchSize: 3, order: 'physical' })).toMatchObject({ written: 0 })
     })
 
     test('is compared by range, and copied by key to what the source says now', async (t) => {
