@@ -1,9 +1,10 @@
 import pg from 'pg'
 import { resolveGroups, tablesOf, type Groups } from '../src/copy/groups.ts'
 import type { Workplace } from '../src/copy/workplace.ts'
+import { runFurtherLane } from '../src/backfill/run-further-lane.ts'
 import { runLane } from '../src/backfill/run-lane.ts'
 import { createBackfillThrottle } from '../src/backfill/throttle.ts'
-import { laneCount, rangeCount } from '../src/core/lanes.ts'
+import { laneCount, rangeCount, steadyLanes } from '../src/core/lanes.ts'
 import { openDatabase } from '../src/database/index.ts'
 import { captureSteps, completionSteps, foundationSteps } from '../src/ddl/expand-steps.ts'
 import { runStep, undoStep } from '../src/ddl/run-step.ts'
@@ -185,7 +186,7 @@ async function copyAll(
   })
   const pace = { signal, until: Infinity, report: () => undefined }
   const lanes = Array.from({ length: laneCount(backfill, planned.ranges) }, (_, lane) =>
-    runLane(
+    (lane < steadyLanes ? runLane : runFurtherLane)(
       place,
       groups.forward,
       lane,

@@ -1,9 +1,10 @@
 import { createBackfillThrottle } from '../backfill/throttle.ts'
+import { runFurtherLane } from '../backfill/run-further-lane.ts'
 import { runLane } from '../backfill/run-lane.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { Database, RangePurpose, RangeTotals } from '../database/index.ts'
 import type { BackfillCounts } from '../core/progress.ts'
-import { laneCount, rangeCount } from '../core/lanes.ts'
+import { laneCount, rangeCount, steadyLanes } from '../core/lanes.ts'
 import type { Bodies } from './surroundings.ts'
 
 export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> = {
@@ -39,14 +40,9 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
       (await open({ name: ref.name, database })).database
     const throttle = createBackfillThrottle(place, backfill, tables, openStandby)
     const until = Date.now() + sliceSec * 1000
-    const { done, rows, refused, ratePerSec, throttledBy } = await runLane(
-      place,
-      groups.forward,
-      lane,
-      backfill,
-      throttle,
-      { signal, until, report },
-    )
+    const { done, rows, refused, ratePerSec, throttledBy } = await (
+      lane < steadyLanes ? runLane : runFurtherLane
+    )(place, groups.forward, lane, backfill, throttle, { signal, until, report })
     return {
       done,
       rows,

@@ -84,9 +84,9 @@ async function writeChunk(
   const left = leftOf(state)
   const step = await stepEnd(database.dialect, tx, group, left, rows, wide)
   const range = { ...left, upTo: step.end ?? left.upTo }
-  const passed = step.rows ?? (await copy.countRows(tx, group, range))
   let written = 0
   for (const link of group.links) written += await copy.insertMissing(tx, link, range, conflicts)
+  const passed = step.rows ?? (await copy.countRows(tx, group, range))
   const advance = { cursor: step.end, rows: passed, written, done: step.end === undefined }
   await ranges.advance(tx, scope, group.id, 'backfill', state.id, advance)
   return advance

@@ -1,8 +1,8 @@
 import { record, type MigrationState } from '../core/state.ts'
 import type { MigrationRun } from './run.ts'
 
-/** The first slices are short, so that figures show soon; then longer ones keep the history short. */
-const sliceSec = (slices: number): number => Math.min(60, 5 * 2 ** Math.min(slices, 4))
+/** The first slice is short, so that figures show soon; then longer ones lose less between them and keep the history short. */
+const sliceSec = (slices: number): number => Math.min(60, 10 * 3 ** Math.min(slices, 2))
 
 /**
  * Runs one kind of slice in `count()` lanes at once until every lane says that nothing is left. When somebody configures, all

@@ -2,6 +2,7 @@ import { exchangeModel, type ExchangeConfiguration } from './exchange.ts'
 import { explore, type Exploration, type Model } from './explore.ts'
 import { joinedModel, type JoinedConfiguration } from './joined.ts'
 import { asBuilt, type Mutations } from './mutations.ts'
+import { lanesModel, type LanesConfiguration } from './lanes.ts'
 import { pairModel } from './pair-model.ts'
 import type { Change, Configuration, Value } from './pair.ts'
 import { twoDatabasesModel, type TwoConfiguration } from './two-databases.ts'
@@ -234,6 +235,11 @@ const databases = [
   two(1, 1, [null, 2], 2),
 ]
 
+const leaving: readonly LanesConfiguration[] = [
+  { ranges: 3, lanes: 3, steady: 1 },
+  { ranges: 4, lanes: 4, steady: 2 },
+]
+
 export const families = {
   lane: pairs('one key, a lane with two attempts that overlap or are killed, an applier', chunks),
   appliers: pairs('one key, two appliers; targets that are right, stale, absent or too many', appliers),
@@ -253,6 +259,11 @@ export const families = {
     about: 'one key that is made from two tables, both of which change, with a chunk and without',
     configurations: [],
     models: (without) => joined.map((c) => joinedModel(c, without) as Model<unknown>),
+  },
+  lanes: {
+    about: 'lanes that come for ranges, and some that leave before the end',
+    configurations: [],
+    models: (without) => leaving.map((c) => lanesModel(c, without) as Model<unknown>),
   },
   'two databases': {
     about: 'one key, its two sides in two databases, an answer to COMMIT that is lost',

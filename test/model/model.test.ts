@@ -16,6 +16,7 @@ const states: Readonly<Record<FamilyName, number>> = {
   swap: 44_534,
   joined: 38_833,
   exchange: 3_948,
+  lanes: 20_437,
   'two databases': 16_176,
 }
 
@@ -33,6 +34,8 @@ const caught: Readonly<Record<Mutation, { readonly in: FamilyName; readonly step
   rewriteUnseen: { in: 'rewrites', steps: 13 },
   fileUnheld: { in: 'rewrites', steps: 13 },
   doneRangesStay: { in: 'rewrites', steps: 15 },
+  leavesToNobody: { in: 'lanes', steps: 7 },
+  leavesLater: { in: 'lanes', steps: 9 },
   deletesLeaveNoKey: { in: 'lane', steps: 9 },
   givesUpSilently: { in: 'lane', steps: 8 },
   equalIsNotWritten: { in: 'appliers', steps: 8 },

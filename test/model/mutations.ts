@@ -18,6 +18,9 @@ export const mutations = {
   rewriteUnseen: 'the chunk does not ask whether its table was rewritten',
   fileUnheld: 'the chunk asks, and does not hold the table from then on',
   doneRangesStay: 'after a rewrite only the pages are planned anew that were not done',
+  // A lane that goes before the end.
+  leavesToNobody: 'a lane leaves its range although no other lane is at work',
+  leavesLater: 'a lane looks for an heir, and leaves in a later transaction',
   // The trigger.
   deletesLeaveNoKey: 'a delete that was applied at once leaves no key',
   givesUpSilently: 'a trigger that gives up leaves no key',

@@ -247,6 +247,25 @@ export const release: Dialect['ranges']['release'] = async (tx, scope, purpose, 
   )
 }
 
+export const hasRange: Dialect['ranges']['hasRange'] = async (tx, scope, purpose, lane) => {
+  const sql = `SELECT FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1 AND lane = $2 AND NOT done`
+  return (await tx.query(sql, [purpose, lane])).rowCount > 0
+}
+
+export const leave: Dialect['ranges']['leave'] = async (tx, scope, purpose, lane, steady) => {
+  const ranges = ourTable(scope, 'ranges')
+  const own = `purpose = $1 AND lane = $2 AND NOT done`
+  if (!(await hasRange(tx, scope, purpose, lane))) return true
+  const heir = await tx.query(
+    `SELECT FROM ${ranges} WHERE purpose = $1 AND lane < $3 AND NOT done AND group_id = (SELECT group_id FROM ${ranges} WHERE ${own}) ` +
+      `ORDER BY id LIMIT 1 FOR UPDATE`,
+    [purpose, lane, steady],
+  )
+  if (heir.rowCount === 0) return false
+  await tx.query(`UPDATE ${ranges} SET lane = NULL, fence = fence + 1 WHERE ${own}`, [purpose, lane])
+  return true
+}
+
 export const lock: Dialect['ranges']['lock'] = async (tx, scope, groupId, purpose, state) => {
   const result = await tx.query(
     `SELECT fence, to_json(cursor_key) AS cursor_key FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1 AND group_id = $2 AND id = $3 FOR UPDATE`,
