@@ -1,7 +1,7 @@
 import type { Workplace, Pace } from '../copy/workplace.ts'
 import { rest } from '../copy/workplace.ts'
 import { isWorthwhile, steadyLanes } from '../core/lanes.ts'
-import type { RangeTotals, SyncGroup } from '../database/index.ts'
+import type { SyncGroup } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
 import { runLane, type LaneProgress, type LaneResult } from './run-lane.ts'
 import type { Throttle } from './throttle.ts'
@@ -26,16 +26,17 @@ export async function runFurtherLane(
     runLane(place, groups, lane, settings, throttle, { ...pace, until: Math.min(until, pace.until) })
   // An earlier slice has found it worthwhile.
   if (await hasRange(place, lane)) return run(pace.until)
+  const lookOn = (ms: number): Promise<boolean> => restWhileFree(place, ms, pace.signal)
   // One after the other, so that each sees what it adds itself.
-  await rest((lane - steadyLanes) * 2 * trialMs, pace.signal)
+  if (!(await lookOn((lane - steadyLanes) * 2 * trialMs))) return { ...nothing(settings), done: true }
   const isOver = (): boolean => pace.signal.aborted || Date.now() + 2 * trialMs >= pace.until
   for (;;) {
-    const before = await measure(place, () => rest(trialMs, pace.signal))
-    const isFinished = before.totals.rangesDone === before.totals.ranges
-    if (isFinished || isOver()) return { ...nothing(settings), done: isFinished }
+    const before = await measure(place, () => lookOn(trialMs))
+    if (!before.result) return { ...nothing(settings), done: true }
+    if (isOver()) return { ...nothing(settings), done: false }
     if (before.rowsPerSec === 0) continue // whoever waits has no use for help, and says nothing
-    let joined = { ...nothing(settings), done: false }
-    const after = await measure(place, async () => (joined = await run(Date.now() + trialMs)))
+    const after = await measure(place, () => run(Date.now() + trialMs))
+    const joined = after.result
     if (joined.done || pace.signal.aborted) return joined
     if (isWorthwhile(before.rowsPerSec, after.rowsPerSec) || !(await leave(place, lane)))
       return plus(joined, await run(pace.until))
@@ -60,20 +61,31 @@ const plus = (before: LaneResult, then: LaneResult): LaneResult => ({
 })
 
 /** Rows a second of all lanes together, while `work` goes on. */
-async function measure(
+async function measure<T>(
   { database, scope }: Workplace,
-  work: () => Promise<unknown>,
-): Promise<{ readonly rowsPerSec: number; readonly totals: RangeTotals }> {
-  const look = (): Promise<RangeTotals> =>
-    database.transaction((tx) => database.dialect.ranges.totals(tx, scope, 'backfill'))
+  work: () => Promise<T>,
+): Promise<{ readonly rowsPerSec: number; readonly result: T }> {
+  const look = async (): Promise<number> =>
+    (await database.transaction((tx) => database.dialect.ranges.totals(tx, scope, 'backfill'))).rowsDone
   const startedAt = performance.now()
-  const { rowsDone } = await look()
-  await work()
-  const totals = await look()
-  return { rowsPerSec: ((totals.rowsDone - rowsDone) * 1000) / (performance.now() - startedAt), totals }
+  const before = await look()
+  const result = await work()
+  const rows = (await look()) - before
+  return { rowsPerSec: (rows * 1000) / (performance.now() - startedAt), result }
 }
 
-const hasRange = ({ database, scope }: Workplace, lane: number): Promise<boolean> =>
+/** @returns false as soon as no range is free any more: then the others end without help. */
+async function restWhileFree(place: Workplace, ms: number, signal: AbortSignal): Promise<boolean> {
+  const until = performance.now() + ms
+  for (;;) {
+    if (!(await hasRange(place, null))) return false
+    const left = until - performance.now()
+    if (left <= 0 || signal.aborted) return true
+    await rest(Math.min(left, 50), signal)
+  }
+}
+
+const hasRange = ({ database, scope }: Workplace, lane: number | null): Promise<boolean> =>
   database.transaction((tx) => database.dialect.ranges.hasRange(tx, scope, 'backfill', lane))
 
 const leave = ({ database, scope }: Workplace, lane: number): Promise<boolean> =>

@@ -54,8 +54,8 @@ export interface Ranges {
   ): Promise<RangeState | undefined>
   /** Rows of a pass that no lane has begun are handed out again; used when the number of lanes shrinks. */
   release(tx: Transaction, scope: Scope, purpose: RangePurpose, fromLane: number): Promise<void>
-  /** Whether `lane` has a range that it has not finished. */
-  hasRange(tx: Transaction, scope: Scope, purpose: RangePurpose, lane: number): Promise<boolean>
+  /** Whether `lane` has a range that it has not finished; null: whether one is free. */
+  hasRange(tx: Transaction, scope: Scope, purpose: RangePurpose, lane: number | null): Promise<boolean>
   /**
    * Hands the unfinished range of `lane` to whoever comes for it. Only while a lane below `steady` has one of the same group, which is
    * held here: it looks for another when it has ended. (Two that leave at once would hold each other, so it is a lane that never does.)

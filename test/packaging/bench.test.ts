@@ -10,8 +10,9 @@ const bench = (...args: string[]): { status: number | null; stdout: string; stde
 describe('benches', () => {
   test.each([
     ['backfill', ['vsOneShotIndexed', 'vsBlockingIdeal'], 'rowsPerSec'],
-    ['column', ['vsChunkedUpdate'], 'rowsPerSec'],
     ['flags', [], 'propagationMs'],
+    ['column', ['vsChunkedUpdate', 'vsWithTrigger'], 'rowsPerSec'],
+    ['order', ['physicalVsKey'], 'physicalRowsPerSec'],
     ['verify', ['vsFullJoin'], 'rowsPerSec'],
     ['resume', ['temporalShare'], 'resumedMs'],
     ['latency', ['p99VsQuiet', 'plainP99VsQuiet', 'p99VsPlain', 'unflushedP99VsQuiet'], 'chaserP99Ms'],

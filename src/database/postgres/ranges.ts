@@ -248,7 +248,7 @@ export const release: Dialect['ranges']['release'] = async (tx, scope, purpose, 
 }
 
 export const hasRange: Dialect['ranges']['hasRange'] = async (tx, scope, purpose, lane) => {
-  const sql = `SELECT FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1 AND lane = $2 AND NOT done`
+  const sql = `SELECT FROM ${ourTable(scope, 'ranges')} WHERE purpose = $1 AND lane IS NOT DISTINCT FROM $2::int AND NOT done`
   return (await tx.query(sql, [purpose, lane])).rowCount > 0
 }
 
