@@ -52,9 +52,6 @@ const set = (m: BothSides, percent: number, primary?: 'old' | 'new'): Promise<nu
 const instances = (m: BothSides) =>
   m.database.transaction((tx) => m.database.dialect.flags.instances(tx, m.place.scope))
 
-/** What does not depend on the server's version runs on the newest alone. */
-const isSecond = (version: PostgresVersion): boolean => version !== postgresVersions()[0]
-
 describe.each(postgresVersions())('flags on PostgreSQL %s', (version) => {
   test('a key’s bucket is the same in SQL, and a growing ramp loses no key', async (t) => {
     const m = await prepare(t, version)
@@ -101,67 +98,61 @@ describe.each(postgresVersions())('flags on PostgreSQL %s', (version) => {
     await eventually(async () => (await m.sql(`SELECT ${isListening}`)).length === 1)
   })
 
-  test.skipIf(isSecond(version))(
-    'cut off from the flags it keeps them for the lease, and then takes the side that is primary',
-    async (t) => {
-      const m = await prepare(t, version)
-      await set(m, 100)
-      const store = await startInstance(t, m, { leaseMs: 1_500 })
-      expect(store.isOn(read, 'k')).toBe(true)
-      const holder = await m.session()
-      await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
-      expect(store.isOn(read, 'k')).toBe(true)
-      await eventually(() => !store.isFresh)
-      expect(store.isOn(read, 'k')).toBe(false)
-      await holder.query('ROLLBACK')
-      await eventually(() => store.isOn(read, 'k'))
+  test('cut off from the flags it keeps them for the lease, and then takes the side that is primary', async (t) => {
+    const m = await prepare(t, version)
+    await set(m, 100)
+    const store = await startInstance(t, m, { leaseMs: 1_500 })
+    expect(store.isOn(read, 'k')).toBe(true)
+    const holder = await m.session()
+    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
+    expect(store.isOn(read, 'k')).toBe(true)
+    await eventually(() => !store.isFresh)
+    expect(store.isOn(read, 'k')).toBe(false)
+    await holder.query('ROLLBACK')
+    await eventually(() => store.isOn(read, 'k'))
 
-      await set(m, 100, 'new')
-      await eventually(() => store.primary === 'new')
-      await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
-      await eventually(() => !store.isFresh)
-      expect(store.isOn(read, 'k')).toBe(true) // never a literal "off": the old side may be behind by now
-      await holder.query('ROLLBACK')
-      await eventually(() => store.isFresh)
-    },
-  )
+    await set(m, 100, 'new')
+    await eventually(() => store.primary === 'new')
+    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
+    await eventually(() => !store.isFresh)
+    expect(store.isOn(read, 'k')).toBe(true) // never a literal "off": the old side may be behind by now
+    await holder.query('ROLLBACK')
+    await eventually(() => store.isFresh)
+  })
 
-  test.skipIf(isSecond(version))(
-    'a frozen instance holds a gate up until its lease is over, and acts on nothing old when it wakes',
-    async (t) => {
-      const m = await prepare(t, version)
-      await set(m, 100)
-      const leaseMs = 1_500
-      const child = fork(
-        fileURLToPath(new URL('../../support/programs/flag-instance.ts', import.meta.url)),
-        [m.test.url, read, String(leaseMs)],
-        { execArgv: ['--import', 'tsx'] },
-      )
-      t.onTestFinished(async () => {
-        const exited = once(child, 'exit')
-        child.kill('SIGKILL')
-        await exited
-      })
-      await once(child, 'message')
-      const ask = async (): Promise<unknown> => {
-        const answer = once(child, 'message')
-        child.send('what now')
-        return ((await answer) as unknown[])[0]
-      }
-      expect(await ask()).toMatchObject({ isOn: true })
-      child.kill('SIGSTOP')
-      const epoch = await set(m, 0)
-      const [frozen] = await instances(m)
-      expect(frozen).toMatchObject({ id: 'frozen', version: '1', isLive: true })
-      expect(frozen?.epoch).toBeLessThan(epoch)
-      await eventually(async () => (await instances(m))[0]?.isLive === false)
+  test('a frozen instance holds a gate up until its lease is over, and acts on nothing old when it wakes', async (t) => {
+    const m = await prepare(t, version)
+    await set(m, 100)
+    const leaseMs = 1_500
+    const child = fork(
+      fileURLToPath(new URL('../../support/programs/flag-instance.ts', import.meta.url)),
+      [m.test.url, read, String(leaseMs)],
+      { execArgv: ['--import', 'tsx'] },
+    )
+    t.onTestFinished(async () => {
+      const exited = once(child, 'exit')
+      child.kill('SIGKILL')
+      await exited
+    })
+    await once(child, 'message')
+    const ask = async (): Promise<unknown> => {
       const answer = once(child, 'message')
-      child.send('what now') // lies in its pipe when it wakes, before anything that it could have read of the flags
-      child.kill('SIGCONT')
-      expect(((await answer) as unknown[])[0]).toMatchObject({ isOn: false })
-      await eventually(async () => (await instances(m)).some((one) => one.isLive && one.epoch === epoch))
-    },
-  )
+      child.send('what now')
+      return ((await answer) as unknown[])[0]
+    }
+    expect(await ask()).toMatchObject({ isOn: true })
+    child.kill('SIGSTOP')
+    const epoch = await set(m, 0)
+    const [frozen] = await instances(m)
+    expect(frozen).toMatchObject({ id: 'frozen', version: '1', isLive: true })
+    expect(frozen?.epoch).toBeLessThan(epoch)
+    await eventually(async () => (await instances(m))[0]?.isLive === false)
+    const answer = once(child, 'message')
+    child.send('what now') // lies in its pipe when it wakes, before anything that it could have read of the flags
+    child.kill('SIGCONT')
+    expect(((await answer) as unknown[])[0]).toMatchObject({ isOn: false })
+    await eventually(async () => (await instances(m)).some((one) => one.isLive && one.epoch === epoch))
+  })
 
   test('a ceiling stays under whatever the ramp sets, also in a schema of an earlier version', async (t) => {
     const m = await prepare(t, version)
@@ -187,41 +178,38 @@ describe.each(postgresVersions())('flags on PostgreSQL %s', (version) => {
     expect(await now()).toEqual([[60, 60, 100]])
   })
 
-  test.skipIf(isSecond(version))(
-    'the command line brakes without Temporal, and names what it does not know',
-    async (t) => {
-      const m = await prepare(t, version)
-      await m.database.transaction(async (tx) => {
-        const { definitions, flags } = m.database.dialect
-        await definitions.save(tx, m.place.scope, 'f', JSON.stringify(m.migration))
-        await flags.set(tx, m.place.scope, { [read]: 50, [m.migration.flags.writeEnabled]: 100 })
-      })
-      const store = await startInstance(t, m)
-      const cli = createCli(t, { CROSSFADE_DATABASE_URL: m.test.url, TEMPORAL_ADDRESS: '127.0.0.1:1' })
-      const { exitCode, answer } = await cli.json('flags', 'm', '--set', 'read=0', '--set', 'write=2.5')
-      expect(answer['error']).toBeUndefined()
-      expect({ exitCode, answer }).toMatchObject({
-        exitCode: 0,
-        answer: {
-          ok: true,
-          name: 'm',
-          primary: 'old',
-          instances: [{ id: 'a', version: '1.2.3', isLive: true }],
-        },
-      })
-      expect(answer['flags']).toEqual(
-        expect.arrayContaining([expect.objectContaining({ key: read, percent: 0, wanted: 50, ceiling: 0 })]),
-      )
-      await eventually(() => store.epoch === answer['epoch'])
-      expect(store.isOn(read, 'k')).toBe(false)
-      for (const [args, code] of [
-        [['flags', 'm', '--set', 'speed=1'], 'FLAGS.UNKNOWN'],
-        [['flags', 'nobody'], 'FLAGS.NO_MIGRATION'],
-        [['flags', 'm', '--set', 'read=101'], 'CLI.INVALID_VALUE'],
-      ] as const)
-        expect(await cli.json(...args)).toMatchObject({ exitCode: 2, answer: { ok: false, error: { code } } })
-    },
-  )
+  test('the command line brakes without Temporal, and names what it does not know', async (t) => {
+    const m = await prepare(t, version)
+    await m.database.transaction(async (tx) => {
+      const { definitions, flags } = m.database.dialect
+      await definitions.save(tx, m.place.scope, 'f', JSON.stringify(m.migration))
+      await flags.set(tx, m.place.scope, { [read]: 50, [m.migration.flags.writeEnabled]: 100 })
+    })
+    const store = await startInstance(t, m)
+    const cli = createCli(t, { CROSSFADE_DATABASE_URL: m.test.url, TEMPORAL_ADDRESS: '127.0.0.1:1' })
+    const { exitCode, answer } = await cli.json('flags', 'm', '--set', 'read=0', '--set', 'write=2.5')
+    expect(answer['error']).toBeUndefined()
+    expect({ exitCode, answer }).toMatchObject({
+      exitCode: 0,
+      answer: {
+        ok: true,
+        name: 'm',
+        primary: 'old',
+        instances: [{ id: 'a', version: '1.2.3', isLive: true }],
+      },
+    })
+    expect(answer['flags']).toEqual(
+      expect.arrayContaining([expect.objectContaining({ key: read, percent: 0, wanted: 50, ceiling: 0 })]),
+    )
+    await eventually(() => store.epoch === answer['epoch'])
+    expect(store.isOn(read, 'k')).toBe(false)
+    for (const [args, code] of [
+      [['flags', 'm', '--set', 'speed=1'], 'FLAGS.UNKNOWN'],
+      [['flags', 'nobody'], 'FLAGS.NO_MIGRATION'],
+      [['flags', 'm', '--set', 'read=101'], 'CLI.INVALID_VALUE'],
+    ] as const)
+      expect(await cli.json(...args)).toMatchObject({ exitCode: 2, answer: { ok: false, error: { code } } })
+  })
 
   test('what a migration leaves behind, and its end, can be read like the rest', async (t) => {
     const m = await prepare(t, version)
