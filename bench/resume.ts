@@ -4,7 +4,7 @@ import { Client, Connection, type WorkflowHandle } from '@temporalio/client'
 import pg from 'pg'
 import { connectCrossfade } from '../src/client.ts'
 import { startServers } from '../src/demo/servers.ts'
-import { createCrew } from '../src/demo/workers.ts'
+import { createCrew, type Crew } from '../src/demo/workers.ts'
 import { workflowIdOf } from '../src/workflows/messages.ts'
 import { createItems, itemsMigration, type Bench } from './support.ts'
 
@@ -77,15 +77,16 @@ function shareIn(events: Events): number | undefined {
     if (!open.delete(Number(scheduledEventId))) continue
     const started = byId.get(Number(startedEventId))
     working += time(event) - time(started)
-    // A second attempt waited for the death of the first to be noticed: that is the other figure of this bench.
-    if (started?.activityTaskStartedEventAttributes?.attempt === 1)
-      between += time(started) - (endedAt ?? time(byId.get(Number(scheduledEventId))))
+    between += time(started) - (endedAt ?? time(byId.get(Number(scheduledEventId))))
     endedAt = time(event)
   }
   return open.size > 0 || working === 0 ? undefined : between / (between + working)
 }
 
-/** A worker that runs the only lane is killed in the middle; another one stands by, as in a fleet. */
+/**
+ * Each run copies twice. First undisturbed: what Temporal costs. Then the worker that runs the only lane is killed in the middle, and
+ * another one stands by, as in a fleet.
+ */
 export const resume: Bench = {
   summary: 'time until the first new chunk after a worker was killed, work repeated, and what Temporal costs',
   rows: 1_000_000,
@@ -103,45 +104,64 @@ export const resume: Bench = {
       temporalShare: [] as number[],
     }
     const chunkRows = Math.max(100, Math.ceil(rows / chunks))
+    const backfill = {
+      profile: 'fast',
+      maxConcurrency: 1,
+      batchSize: chunkRows,
+      maxBatchSize: chunkRows,
+      rateLimitMs,
+    } as const
+
+    /** Copies all rows with one worker; `disturb` is called after the first chunk. */
+    const copyAll = async (
+      name: string,
+      { disturb, measure }: { disturb?: (crew: Crew) => Promise<void>; measure: () => Promise<void> },
+    ): Promise<void> => {
+      const crew = await createCrew(servers, name)
+      try {
+        await pool.query('DROP TABLE IF EXISTS items, items_new')
+        await createItems(pool, rows)
+        await crew.start()
+        const handle = await crossfade.start(
+          itemsMigration(backfill, { name, safety: { requireApproval: false } }),
+        )
+        await untilPlace(pool, name, ({ rowsDone }) => rowsDone > 0)
+        await disturb?.(crew)
+        const { rowsDone } = await untilPlace(pool, name, ({ isDone }) => isDone)
+        assert.equal(rowsDone, rows, 'every row is counted once')
+        await measure()
+        await handle.abort({ by: 'bench', reason: 'measured' })
+        await handle.result().catch(() => undefined)
+      } finally {
+        await crew.close()
+      }
+    }
+
     try {
       for (let run = 1; run <= runs; run++) {
+        say(`run ${run} of ${runs}, undisturbed`)
+        const quiet = `bench-${run}-quiet`
+        await copyAll(quiet, {
+          measure: async () =>
+            void samples.temporalShare.push(await temporalShare(servers.temporal.address, quiet)),
+        })
+        say(`run ${run} of ${runs}, with a worker killed`)
         const name = `bench-${run}`
-        const crew = await createCrew(servers, name)
-        try {
-          say(`run ${run} of ${runs}`)
-          await pool.query('DROP TABLE IF EXISTS items, items_new')
-          await createItems(pool, rows)
-          await crew.start()
-          const handle = await crossfade.start(
-            itemsMigration(
-              {
-                profile: 'fast',
-                maxConcurrency: 1,
-                batchSize: chunkRows,
-                maxBatchSize: chunkRows,
-                rateLimitMs,
-              },
-              { name, safety: { requireApproval: false } },
-            ),
-          )
-          await untilPlace(pool, name, ({ rowsDone }) => rowsDone > 0)
-          await crew.start()
-          await untilPlace(pool, name, ({ rowsDone }) => rowsDone > rows / 2)
-          const killedAt = Date.now()
-          const { activities } = await crew.killOneRunning('backfillSlice')
-          assert.equal(activities, 1, 'the worker that was killed ran the lane')
-          const resumed = await untilPlace(pool, name, ({ at }) => at > killedAt + echoMs)
-          samples.resumedMs.push(resumed.at - killedAt)
-          const { rowsDone } = await untilPlace(pool, name, ({ isDone }) => isDone)
-          assert.equal(rowsDone, rows, 'every row is counted once')
-          samples.temporalShare.push(await temporalShare(servers.temporal.address, name))
-          samples.repeatedRows.push((await insertedRows(pool)) - rows)
-          samples.chunkRows.push(chunkRows)
-          await handle.abort({ by: 'bench', reason: 'measured' })
-          await handle.result().catch(() => undefined)
-        } finally {
-          await crew.close()
-        }
+        await copyAll(name, {
+          disturb: async (crew) => {
+            await crew.start()
+            await untilPlace(pool, name, ({ rowsDone }) => rowsDone > rows / 2)
+            const killedAt = Date.now()
+            const { activities } = await crew.killOneRunning('backfillSlice')
+            assert.equal(activities, 1, 'the worker that was killed ran the lane')
+            const resumed = await untilPlace(pool, name, ({ at }) => at > killedAt + echoMs)
+            samples.resumedMs.push(resumed.at - killedAt)
+          },
+          measure: async () => {
+            samples.repeatedRows.push((await insertedRows(pool)) - rows)
+            samples.chunkRows.push(chunkRows)
+          },
+        })
       }
     } finally {
       await crossfade.close()

@@ -5,6 +5,7 @@ import {
   WorkflowFailedError,
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
+  WorkflowUpdateRPCTimeoutOrCancelledError,
   type WorkflowExecutionDescription,
   type WorkflowExecutionInfo,
   type WorkflowHandle,
@@ -169,7 +170,7 @@ function toHandle(client: Client, name: string): MigrationHandle {
           } catch (error) {
             if (isRefusal(error)) throw refused(name, update.name, error)
             if (isTaskFailure(error) && attempt < mostMessageTries) continue
-            if (!isDeadline(error) && !isTaskFailure(error)) throw error
+            if (!isUnanswered(error) && !isTaskFailure(error)) throw error
             // No worker is there to answer: the signal of the same name waits for one. A server takes 10 updates of a workflow before
             // it answers them; Temporal's client tries the others again until this deadline, and signals have no such limit.
             // https://docs.temporal.io/self-hosted-guide/defaults
@@ -312,12 +313,8 @@ const isRefusal = (error: unknown): error is WorkflowUpdateFailedError =>
 const isTaskFailure = (error: unknown): boolean =>
   /workflow task failure/i.test(String((error as { cause?: Error }).cause?.message))
 
-const isDeadline = (error: unknown): boolean =>
-  /DEADLINE_EXCEEDED|deadline exceeded|timed out/i.test(
-    error instanceof Error
-      ? `${error.name} ${error.message} ${String((error as { cause?: Error }).cause?.message)}`
-      : '',
-  )
+/** At its end of the deadline a server may cut the call first, which then counts as cancelled. Nobody else cancels one. */
+const isUnanswered = (error: unknown): boolean => error instanceof WorkflowUpdateRPCTimeoutOrCancelledError
 
 function refused(name: string, message: string, error: WorkflowUpdateFailedError): CrossfadeError {
   return new CrossfadeError({
