@@ -172,9 +172,12 @@ export const resume: Bench = {
   },
 }
 
-/** Rows that were written to the target, those of transactions that never committed too; the server's counts arrive late. */
+/**
+ * Rows that were written to the target, those of transactions that never committed too. A session that is idle tells of its last ones
+ * after 10 s (PGSTAT_IDLE_INTERVAL).
+ */
 async function insertedRows(pool: pg.Pool): Promise<number> {
-  await delay(1_500)
+  await delay(11_000)
   const { rows } = await pool.query<{ n: string }>(
     `SELECT n_tup_ins AS n FROM pg_stat_user_tables WHERE relid = 'items_new'::regclass`,
   )

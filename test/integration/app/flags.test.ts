@@ -104,7 +104,7 @@ describe.each(postgresVersions())('flags on PostgreSQL %s', (version) => {
     const store = await startInstance(t, m, { leaseMs: 1_500 })
     expect(store.isOn(read, 'k')).toBe(true)
     const holder = await m.session()
-    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
+    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".instances, "_crossfade_m".flags')
     expect(store.isOn(read, 'k')).toBe(true)
     await eventually(() => !store.isFresh)
     expect(store.isOn(read, 'k')).toBe(false)
@@ -113,7 +113,7 @@ describe.each(postgresVersions())('flags on PostgreSQL %s', (version) => {
 
     await set(m, 100, 'new')
     await eventually(() => store.primary === 'new')
-    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".flags, "_crossfade_m".instances')
+    await holder.query('BEGIN; LOCK TABLE "_crossfade_m".instances, "_crossfade_m".flags')
     await eventually(() => !store.isFresh)
     expect(store.isOn(read, 'k')).toBe(true) // never a literal "off": the old side may be behind by now
     await holder.query('ROLLBACK')
