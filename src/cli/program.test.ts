@@ -33,6 +33,13 @@ async function usageError(...argv: string[]): Promise<CrossfadeError> {
   return error instanceof CommanderError ? toUsageError(error, argv) : (error as CrossfadeError)
 }
 
+test('a URL in the place of a database’s name is refused, and its password is not repeated', async () => {
+  const error = await usageError('flags', 'people', '--database', 'postgres://ann:hunter2@db/app')
+  expect(error).toMatchObject({ kind: 'input', code: 'DATABASE.NOT_CONFIGURED' })
+  expect(`${error.message} ${error.mend}`).toContain('CROSSFADE_DATABASE_<NAME>_URL')
+  expect(`${error.message} ${error.mend}`).not.toMatch(/hunter2|HUNTER2/)
+})
+
 describe.each(commands.map((command) => [command.name(), command] as const))('%s', (name, command) => {
   test('has one line, and two examples with real names', () => {
     const details = commandDetails(command)

@@ -30,3 +30,6 @@ export function inputProblem(input: unknown): string | undefined {
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null
+
+/** The name of a database, from which the variable that holds its URL is made. */
+export const databaseName = /^[a-z][a-z0-9_]*$/

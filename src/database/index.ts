@@ -1,3 +1,4 @@
+import { databaseName } from '../core/input.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import type { Database } from './database.ts'
 
@@ -10,6 +11,14 @@ export type * from './dialect.ts'
  * @throws `DATABASE.NOT_CONFIGURED` naming the variables.
  */
 export function databaseUrl(name: string, environment: NodeJS.ProcessEnv = process.env): string {
+  if (!databaseName.test(name))
+    throw new CrossfadeError({
+      kind: 'input',
+      code: 'DATABASE.NOT_CONFIGURED',
+      // It may be a URL with a password: it is not repeated.
+      message: 'What was given as the name of a database is no name: a–z, 0–9 and _, starting with a letter.',
+      mend: 'Give its name as in the definition. Its URL is read from CROSSFADE_DATABASE_<NAME>_URL, of "default" also from CROSSFADE_DATABASE_URL.',
+    })
   const variable = `CROSSFADE_DATABASE_${name.toUpperCase()}_URL`
   const url =
     environment[variable] ?? (name === 'default' ? environment['CROSSFADE_DATABASE_URL'] : undefined)

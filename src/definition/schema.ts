@@ -1,3 +1,4 @@
+import { databaseName } from '../core/input.ts'
 import { z } from 'zod'
 import { durationPattern } from '../core/durations.ts'
 
@@ -205,7 +206,7 @@ export const definitionSchema = z.strictObject({
   kind: z.enum(['table', 'column']),
   database: z
     .string()
-    .regex(/^[a-z][a-z0-9_]*$/)
+    .regex(databaseName)
     .default('default')
     .describe(
       'A name, never a URL: the worker reads CROSSFADE_DATABASE_<NAME>_URL, for "default" also CROSSFADE_DATABASE_URL.',
