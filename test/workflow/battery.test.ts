@@ -3,6 +3,7 @@ import { expect, test } from 'vitest'
 import { personGates, type PersonGate } from '../../src/core/gates.ts'
 import { phases, type Phase } from '../../src/core/phases.ts'
 import type { StatusView } from '../../src/core/state.ts'
+import { failedTasks } from '../support/failed-tasks.ts'
 import { createFakeActivities, runUntil, token, type ActivityName } from '../support/fake-activities.ts'
 import { eventually } from '../support/wait.ts'
 import {
@@ -45,6 +46,7 @@ const places = Object.keys(createFakeActivities(() => Promise.reject() as never)
 class Places {
   readonly met: string[] = []
   #here: string | undefined
+  #entered: string | undefined
 
   constructor({ world }: Life) {
     for (const name of places)
@@ -63,11 +65,13 @@ class Places {
 
   /** From now on it goes through here. */
   enter(): void {
+    this.#entered = this.#here
     if (this.#here !== undefined) this.met.push(this.#here)
   }
 
+  /** The next place may have been reached already: the battery has let the migration go on. */
   leave(): void {
-    this.#here = undefined
+    if (this.#here === this.#entered) this.#here = undefined
   }
 }
 
@@ -204,7 +208,7 @@ test('the whole battery of messages at every place of a migration', { timeout: 1
   // With an exchange of names there are others; nothing else is left out.
   expect(places.filter((name) => !met.met.includes(name))).toEqual(['swap'])
   const history = await life.handle.fetchHistory()
-  expect(history.events?.filter((event) => event.workflowTaskFailedEventAttributes)).toEqual([])
+  expect(failedTasks(history)).toEqual([])
   // The story is that of a life that nobody disturbed.
   const calm = await env.start(withoutHolds)
   await calm.result()

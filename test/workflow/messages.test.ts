@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { token } from '../support/fake-activities.ts'
+import { failedTasks } from '../support/failed-tasks.ts'
 import { workflowEnvironment, type Life, type MessageName } from '../support/workflow-environment.ts'
 
 const env = workflowEnvironment()
@@ -60,8 +61,7 @@ async function expectUnmoved(life: Life): Promise<void> {
   expect(status.abort).toBeUndefined()
   expect(status.paused).toBeUndefined()
   expect(status.gate?.approval).toBeUndefined()
-  const { events } = await life.handle.fetchHistory()
-  expect(events?.filter((event) => event.workflowTaskFailedEventAttributes)).toEqual([])
+  expect(failedTasks(await life.handle.fetchHistory())).toEqual([])
 }
 
 describe.each(names)('%s', (name) => {

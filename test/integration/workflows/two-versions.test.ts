@@ -9,6 +9,7 @@ import { createActivities } from '../../../src/activities/index.ts'
 import { connectCrossfade } from '../../../src/client.ts'
 import { openDatabase, type Database } from '../../../src/database/index.ts'
 import type { DefinitionInput } from '../../../src/index.ts'
+import { failedTasks } from '../../support/failed-tasks.ts'
 import { keptCode } from '../../replay/keep-code.ts'
 import { itemsToGoods } from '../../support/items-to-goods.ts'
 import { Ledger } from '../../support/ledger.ts'
@@ -105,15 +106,16 @@ async function sharesOf(
 ): Promise<{ tasks: Record<string, number>; activities: Record<string, number>; failed: number }> {
   const connection = await Connection.connect({ address: inject('temporalAddress') ?? '' })
   t.onTestFinished(() => connection.close())
-  const { events } = await new Client({ connection }).workflow.getHandle(workflowId).fetchHistory()
+  const history = await new Client({ connection }).workflow.getHandle(workflowId).fetchHistory()
+  const events = history.events ?? []
   const count = (identities: (string | null | undefined)[]): Record<string, number> =>
     Object.fromEntries(
       ['last', 'this'].map((name) => [name, identities.filter((other) => other === name).length]),
     )
   return {
-    tasks: count((events ?? []).map((event) => event.workflowTaskCompletedEventAttributes?.identity)),
-    activities: count((events ?? []).map((event) => event.activityTaskStartedEventAttributes?.identity)),
-    failed: (events ?? []).filter((event) => event.workflowTaskFailedEventAttributes).length,
+    tasks: count(events.map((event) => event.workflowTaskCompletedEventAttributes?.identity)),
+    activities: count(events.map((event) => event.activityTaskStartedEventAttributes?.identity)),
+    failed: failedTasks(history).length,
   }
 }
 
