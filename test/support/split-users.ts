@@ -1,4 +1,5 @@
 import type { SmallDefinition } from './both-sides.ts'
+import { usersToPeople } from './users-to-people.ts'
 
 /** A table whose columns go to two: people, and addresses of those that `hasAddress` names. */
 export const splitTables =
@@ -6,13 +7,7 @@ export const splitTables =
 
 export const splitUsers = (hasAddress?: string): SmallDefinition => ({
   mappings: [
-    {
-      source: 'users',
-      target: 'people',
-      key: { id: 'id' },
-      columns: { name: true },
-      reverse: { columns: { name: true } },
-    },
+    ...usersToPeople.mappings,
     {
       source: 'users',
       target: 'addresses',

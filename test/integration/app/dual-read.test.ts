@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test, type TestContext } from 'vitest'
 import { createCrossfade, type Crossfade, type CrossfadeOptions } from '../../../src/app/index.ts'
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
+import { usersAndPeople, usersToPeople } from '../../support/users-to-people.ts'
 import { eventually } from '../../support/wait.ts'
 
 interface Service {
@@ -17,22 +18,7 @@ interface Service {
 
 /** A repository of users with both sides, whose tables the test spoils as it likes. */
 async function startService(t: TestContext, options: Partial<CrossfadeOptions> = {}): Promise<Service> {
-  const m = await withBothSides(
-    t,
-    '18',
-    `CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE people (id int PRIMARY KEY, name text)`,
-    {
-      mappings: [
-        {
-          source: 'users',
-          target: 'people',
-          key: { id: 'id' },
-          columns: { name: true },
-          reverse: { columns: { name: true } },
-        },
-      ],
-    },
-  )
+  const m = await withBothSides(t, '18', usersAndPeople, usersToPeople)
   const metrics = new Map<string, number[]>()
   const warnings: object[] = []
   const crossfade = await createCrossfade({

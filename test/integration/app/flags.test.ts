@@ -8,27 +8,13 @@ import { createFlagStore, type FlagStore } from '../../../src/flags/flag-store.t
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
 import { createCli } from '../../support/cli.ts'
+import { usersAndPeople, usersToPeople } from '../../support/users-to-people.ts'
 import { eventually } from '../../support/wait.ts'
 
 const read = 'm.new_schema_read'
 
 const prepare = (t: TestContext, version: PostgresVersion): Promise<BothSides> =>
-  withBothSides(
-    t,
-    version,
-    `CREATE TABLE users (id int PRIMARY KEY, name text); CREATE TABLE people (id int PRIMARY KEY, name text)`,
-    {
-      mappings: [
-        {
-          source: 'users',
-          target: 'people',
-          key: { id: 'id' },
-          columns: { name: true },
-          reverse: { columns: { name: true } },
-        },
-      ],
-    },
-  )
+  withBothSides(t, version, usersAndPeople, usersToPeople)
 
 async function startInstance(
   t: TestContext,

@@ -4,6 +4,7 @@ import { runStep } from '../../../src/ddl/run-step.ts'
 import { swapNames } from '../../../src/ddl/swap.ts'
 import { watch, withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { postgresVersions, type PostgresVersion } from '../../support/postgres.ts'
+import { usersToPeople } from '../../support/users-to-people.ts'
 
 /** Sessions take 50 numbers at a time from the old side; the new side has an identity of its own, which has handed out nothing. */
 const prepare = (
@@ -18,18 +19,7 @@ const prepare = (
     `CREATE SEQUENCE users_seq CACHE 50; CREATE TABLE users (id int PRIMARY KEY DEFAULT nextval('users_seq'), name text);
      CREATE TABLE people (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text); ${own};
      INSERT INTO users (name) SELECT 'n' || i FROM generate_series(1, 120) i`,
-    {
-      mappings: [
-        {
-          source: 'users',
-          target: 'people',
-          key: { id: 'id' },
-          columns: { name: true },
-          reverse: { columns: { name: true } },
-        },
-      ],
-      cutover: { mode },
-    },
+    { ...usersToPeople, cutover: { mode } },
   )
 
 const swap = (m: BothSides, direction: 'to-new' | 'to-old'): Promise<unknown> =>

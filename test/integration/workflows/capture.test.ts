@@ -10,19 +10,12 @@ import {
   type PostgresVersion,
   type TestDatabase,
 } from '../../support/postgres.ts'
+import { usersToPeople } from '../../support/users-to-people.ts'
 
 const definition = (name: string, mode: 'flags' | 'swap'): DefinitionInput => ({
   name,
   kind: 'table',
-  mappings: [
-    {
-      source: 'users',
-      target: 'people',
-      key: { id: 'id' },
-      columns: { name: true },
-      reverse: { columns: { name: true } },
-    },
-  ],
+  ...usersToPeople,
   expand: {
     tables: [{ table: 'people', columns: { id: 'bigint NOT NULL', name: 'text' }, primaryKey: ['id'] }],
   },
