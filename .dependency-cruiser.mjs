@@ -112,9 +112,10 @@ export default {
     {
       name: 'no-development-package',
       severity: 'error',
-      comment: 'Sources are published without the development dependencies.',
+      comment:
+        'Sources are published without the development dependencies; an optional peer is one of these here.',
       from: { path: '^src/', pathNot: [tests, '^src/(dev|demo)/'] },
-      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only', 'type-import'] },
+      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only', 'type-import', 'npm-peer'] },
     },
   ],
   options: {

@@ -15,6 +15,7 @@ import { pino, type Logger as Pino } from 'pino'
 import { createActivities } from './activities/index.ts'
 import { openDatabase, type Database } from './database/index.ts'
 import { CrossfadeError } from './errors/index.ts'
+import { createMeasure, type OnMetric } from './telemetry/measure.ts'
 import { defaultTaskQueue } from './workflows/messages.ts'
 import { searchAttributeNames } from './workflows/search-attributes.ts'
 
@@ -31,6 +32,8 @@ export interface WorkerOptions {
   /** URLs by database name, instead of the environment's. */
   readonly databaseUrls?: Readonly<Record<string, string>>
   readonly log?: Pino
+  /** Called with each measurement (docs/reference/metrics.md), whether or not OpenTelemetry has it too. */
+  readonly onMetric?: OnMetric
 }
 
 export interface CrossfadeWorker {
@@ -76,7 +79,7 @@ export async function createWorker(options: WorkerOptions = {}): Promise<Crossfa
     namespace,
     taskQueue: options.taskQueue ?? process.env['CROSSFADE_TASK_QUEUE'] ?? defaultTaskQueue,
     workflowBundle: await workflowBundle(options, log),
-    activities: createActivities({ openDatabase: open }),
+    activities: createActivities({ openDatabase: open, measure: await createMeasure(options.onMetric) }),
     maxConcurrentActivityTaskExecutions: maxActivities,
     // The server serves who has asked for longest: with the usual ten requests the first worker would be given all lanes.
     maxConcurrentActivityTaskPolls: 2,

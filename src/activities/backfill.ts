@@ -3,12 +3,13 @@ import { runFurtherLane } from '../backfill/run-further-lane.ts'
 import { runLane } from '../backfill/run-lane.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { Database, RangePurpose, RangeTotals } from '../database/index.ts'
-import type { BackfillCounts } from '../core/progress.ts'
+import { progressPercent, type BackfillCounts } from '../core/progress.ts'
 import { laneCount, rangeCount, steadyLanes } from '../core/lanes.ts'
+import { workerMetrics } from '../telemetry/metrics.ts'
 import type { Bodies } from './surroundings.ts'
 
 export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> = {
-  async planBackfill({ settings, ...ref }, { enter }) {
+  async planBackfill({ settings, ...ref }, { enter, measure }) {
     const { place, migration, groups } = await enter(ref)
     const { database, scope } = place
     const { ranges } = database.dialect
@@ -27,10 +28,11 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
       else await ranges.release(tx, scope, 'backfill', 0)
       return toCounts(await ranges.totals(tx, scope, 'backfill'))
     })
+    measure(migration, workerMetrics.backfillProgress, progressPercent(counts) / 100)
     return { ...counts, lanes: laneCount(backfill, counts.rangesTotal) }
   },
 
-  async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report, place: open }) {
+  async backfillSlice({ settings, lane, sliceSec, ...ref }, { enter, signal, report, measure, place: open }) {
     const { place, migration, groups } = await enter(ref)
     const backfill = { ...migration.backfill, ...settings }
     const tables = groups.forward.flatMap(({ links }) =>
@@ -43,14 +45,9 @@ export const backfillActivities: Pick<Bodies, 'planBackfill' | 'backfillSlice'> 
     const { done, rows, refused, ratePerSec, throttledBy } = await (
       lane < steadyLanes ? runLane : runFurtherLane
     )(place, groups.forward, lane, backfill, throttle, { signal, until, report })
-    return {
-      done,
-      rows,
-      refused,
-      ratePerSec,
-      throttledBy,
-      counts: toCounts(await readTotals(place, 'backfill')),
-    }
+    const counts = toCounts(await readTotals(place, 'backfill'))
+    measure(migration, workerMetrics.backfillProgress, progressPercent(counts) / 100)
+    return { done, rows, refused, ratePerSec, throttledBy, counts }
   },
 }
 

@@ -4,12 +4,16 @@ import type { Workplace } from '../copy/workplace.ts'
 import type { Database } from '../database/index.ts'
 import { fingerprint as fingerprintOf, type Migration } from '../definition/index.ts'
 import { CrossfadeError } from '../errors/index.ts'
+import type { Measure } from '../telemetry/measure.ts'
+import type { Metric } from '../telemetry/metrics.ts'
 import type { Activities, MigrationRef } from './contract.ts'
 
 /** What the activities need from the process that runs them. */
 export interface ActivityDependencies {
   /** Opened once per name; closed by whoever created the activities. */
   openDatabase(name: string): Promise<Database>
+  /** Where measurements go. Default: nowhere. */
+  readonly measure?: Measure
 }
 
 /** What one call of an activity works in. */
@@ -20,6 +24,8 @@ export interface Surroundings {
   readonly call: string
   /** The progress that the next heartbeat carries; it is also what the Temporal UI shows under Pending Activities. */
   report(progress: object): void
+  /** As the definition wants it. */
+  measure(migration: Migration, metric: Metric, value: number): void
   place(ref: Pick<MigrationRef, 'name' | 'database'>): Promise<Workplace>
   /** The definition that was approved, from where expand left it. @throws `DEFINITION.CHANGED`, `DEFINITION.MISSING` */
   open(ref: MigrationRef): Promise<{ readonly place: Workplace; readonly migration: Migration }>
@@ -56,6 +62,8 @@ export function createSurroundings(
     signal: Context.current().cancellationSignal,
     call: callOf(Context.current()),
     report,
+    measure: ({ name, metrics }, metric, value) =>
+      dependencies.measure?.(metric, value, { migration: name }, metrics),
     place,
     open,
     async enter(ref) {

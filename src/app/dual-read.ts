@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { applicationMetrics as metrics } from '../telemetry/names.ts'
+import { applicationMetrics as metrics } from '../telemetry/metrics.ts'
 import { canonical } from './canonical.ts'
 import type { Report } from './report.ts'
 

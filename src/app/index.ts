@@ -2,14 +2,15 @@ import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { openApplicationSide, type ApplicationPool } from '../database/application.ts'
 import { createFlagStore, type FlagStore } from '../flags/flag-store.ts'
-import { applicationMetrics as metrics } from '../telemetry/names.ts'
+import { createMeasure, type OnMetric } from '../telemetry/measure.ts'
+import { applicationMetrics as metrics } from '../telemetry/metrics.ts'
 import { DualRead, type Reads, type ReadSettings } from './dual-read.ts'
-import { Report, type Logger, type OnMetric } from './report.ts'
+import { Report, type Logger } from './report.ts'
 
 export type { ApplicationPool } from '../database/application.ts'
-export type { ApplicationMetric } from '../telemetry/names.ts'
+export type { OnMetric } from '../telemetry/measure.ts'
 export type { Reads, ReadSettings } from './dual-read.ts'
-export type { Logger, OnMetric } from './report.ts'
+export type { Logger } from './report.ts'
 
 /** How a service takes part in a migration. */
 export interface CrossfadeOptions {
@@ -26,7 +27,7 @@ export interface CrossfadeOptions {
   readonly reads?: Partial<ReadSettings>
   /** Errors go here, with codes and keys, never with values. Default: nowhere. */
   readonly log?: Logger
-  /** Called with each measurement. */
+  /** Called with each measurement (docs/reference/metrics.md), whether or not OpenTelemetry has it too. */
   readonly onMetric?: OnMetric
 }
 
@@ -63,18 +64,32 @@ const defaultReads: ReadSettings = { timeoutMs: 500, shadowRatio: 0.01 }
 export async function createCrossfade(options: CrossfadeOptions): Promise<Crossfade> {
   const { migration, database, log, onMetric, leaseMs = defaultLeaseMs } = options
   const readFlag = options.readFlag ?? `${migration}.new_schema_read`
-  const report = new Report(migration, log, onMetric)
+  const report = new Report(migration, log, await createMeasure(onMetric))
   const side = openApplicationSide(database, migration)
+  // Epochs are few: at each of them the definition may have come, or be another one.
+  let learning = Promise.resolve()
+  const learn = async (): Promise<void> => {
+    try {
+      const metricSettings = await side.metricSettings()
+      if (metricSettings) report.heed(metricSettings)
+    } catch (error) {
+      report.failed('A look at the definition', error)
+    }
+  }
   const flags = await createFlagStore({
     side,
     salt: migration,
     instance: { id: options.instance ?? randomUUID(), version: version(), leaseMs },
-    onChange: (standing) => report.count(metrics.flagEpoch, standing?.epoch ?? -1, {}),
+    onChange: (standing) => {
+      if (standing) learning = learn()
+      report.count(metrics.flagEpoch, standing?.epoch ?? -1, {})
+    },
     onError: (error) => report.failed('A look at the flags', error),
   }).catch(async (error: unknown) => {
     await side.close()
     throw error
   })
+  await learning
   const reads = new DualRead({ ...defaultReads, ...options.reads }, report)
   return {
     flags,

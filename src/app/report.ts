@@ -1,30 +1,32 @@
-import type { ApplicationMetric } from '../telemetry/names.ts'
+import { quietly, type Attributes, type Measure, type MetricSettings } from '../telemetry/measure.ts'
+import { defaultPrefix, type Metric } from '../telemetry/metrics.ts'
 
 /** What is used of a logger: pino's own shape. */
 export interface Logger {
   warn(details: object, message: string): void
 }
 
-export type OnMetric = (
-  name: ApplicationMetric,
-  value: number,
-  attributes: Readonly<Record<string, string>>,
-) => void
-
 /** What the library tells of itself. Neither a logger nor a hook that throws ever reaches a request. */
 export class Report {
   readonly #log: Logger | undefined
-  readonly #onMetric: OnMetric | undefined
+  readonly #measure: Measure
   readonly #migration: string
+  #settings: MetricSettings
 
-  constructor(migration: string, log: Logger | undefined, onMetric: OnMetric | undefined) {
+  constructor(migration: string, log: Logger | undefined, measure: Measure) {
     this.#migration = migration
     this.#log = log
-    this.#onMetric = onMetric
+    this.#measure = measure
+    this.#settings = { prefix: defaultPrefix(migration), enabled: true }
   }
 
-  count(name: ApplicationMetric, value: number, attributes: Readonly<Record<string, string>>): void {
-    quietly(() => this.#onMetric?.(name, value, { migration: this.#migration, ...attributes }))
+  /** As the definition says, once it is known. */
+  heed(settings: MetricSettings): void {
+    this.#settings = settings
+  }
+
+  count(metric: Metric, value: number, attributes: Attributes): void {
+    this.#measure(metric, value, { migration: this.#migration, ...attributes }, this.#settings)
   }
 
   /** A driver's message may quote a row: only its code is told. */
@@ -39,13 +41,5 @@ export class Report {
 
   #warn(details: object, message: string): void {
     quietly(() => this.#log?.warn({ migration: this.#migration, ...details }, message))
-  }
-}
-
-function quietly(tell: () => void): void {
-  try {
-    tell()
-  } catch {
-    // whoever listens has a problem; requests have none
   }
 }

@@ -49,6 +49,8 @@ export interface ApplicationSide {
   /** One round trip: what there is to act on now, and the database knows of the instance. Undefined where no migration stands. */
   announce(announcement: Announcement): Promise<Standing | undefined>
   leave(id: string): Promise<void>
+  /** `metrics` of the definition; undefined where there is none yet. */
+  metricSettings(): Promise<{ readonly prefix: string; readonly enabled: boolean } | undefined>
   /**
    * Calls `onChange` when the flags have changed, for as long as a connection of its own lives, and `onEnd` once when it is over.
    * @returns what ends it.

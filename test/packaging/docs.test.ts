@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
 import { definitionJsonSchema, resolveMigration } from '../../src/index.ts'
+import { applicationMetrics, workerMetrics } from '../../src/telemetry/metrics.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -70,6 +71,27 @@ describe('documentation', () => {
         .map((target) => `${relative(root, page)} → ${relative(root, target)}`),
     )
     expect(dead).toEqual([])
+  })
+
+  test('the reference of the metrics says of each what the code says', () => {
+    const reference = readFileSync(join(root, 'docs/reference/metrics.md'), 'utf8')
+    const rows = [
+      ...reference.matchAll(/^\| `([^`]+)`\s*\| (\w+)\s*\| ([^|]+?)\s*\| ([^|]+?)\s*\| (.+?)\s*\|$/gm),
+    ]
+    const expected = [...Object.values(applicationMetrics), ...Object.values(workerMetrics)].map(
+      ({ name, isPrefixed, kind, unit, says, ...more }) => [
+        isPrefixed ? `<prefix>.${name}` : name,
+        kind,
+        unit,
+        'attributes' in more
+          ? Object.entries<readonly string[]>(more.attributes)
+              .map(([key, values]) => `\`${key}\`: ${values.join(', ')}`)
+              .join('; ')
+          : '–',
+        says,
+      ],
+    )
+    expect(rows.map(([, ...cells]) => cells)).toEqual(expected)
   })
 
   test('the reference of the definition names every setting', () => {

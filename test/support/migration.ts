@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { inject, type TestContext } from 'vitest'
 import { pino } from 'pino'
 import { connectCrossfade, type CrossfadeClient } from '../../src/client.ts'
-import { createWorker, type CrossfadeWorker } from '../../src/worker.ts'
+import { createWorker, type CrossfadeWorker, type WorkerOptions } from '../../src/worker.ts'
 import type { TestDatabase } from './postgres.ts'
 
 /** A worker and a client on a task queue of their own; both end with the test. */
@@ -21,6 +21,7 @@ export function required<T>(value: T | null | undefined, what: string): T {
 export async function startService(
   t: Pick<TestContext, 'onTestFinished'>,
   database: TestDatabase,
+  options: WorkerOptions = {},
 ): Promise<Service> {
   const address = required(inject('temporalAddress'), 'the Temporal server')
   const taskQueue = `test-${randomUUID()}`
@@ -30,6 +31,7 @@ export async function startService(
     databaseUrls: { default: database.url },
     workflowBundlePath: required(inject('workflowBundlePath'), 'the workflow bundle'),
     log: pino({ level: process.env['CROSSFADE_LOG_LEVEL'] ?? 'silent' }),
+    ...options,
   })
   const client = await connectCrossfade({ address, taskQueue })
   t.onTestFinished(async () => {

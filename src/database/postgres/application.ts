@@ -68,8 +68,8 @@ export function openPostgresSide(applicationPool: ApplicationPool, migration: st
     )
     return rows[0]?.['it']
   }
-  const parse = (text: string | null | undefined): Standing | undefined =>
-    text ? (JSON.parse(text) as Standing) : undefined
+  const parse = <T>(text: string | null | undefined): T | undefined =>
+    text ? (JSON.parse(text) as T) : undefined
 
   const announce = ({ id, version, standing, leaseMs }: Announcement): Promise<string | null | undefined> =>
     one(`SELECT ${inScope(scope, 'announce')}($1, $2, $3, $4, $5) AS it`, [
@@ -92,7 +92,7 @@ export function openPostgresSide(applicationPool: ApplicationPool, migration: st
     async announce(announcement) {
       for (const attempt of [() => announce(announcement), readTables])
         try {
-          return parse(await attempt())
+          return parse<Standing>(await attempt())
         } catch (error) {
           if (!isAbsent(error)) throw error
         }
@@ -104,6 +104,9 @@ export function openPostgresSide(applicationPool: ApplicationPool, migration: st
         if (!isAbsent(error)) throw error
       })
     },
+
+    metricSettings: async () =>
+      parse(await one(`SELECT definition::jsonb->'metrics' AS it FROM ${inScope(scope, 'state')}`, [])),
 
     async listen(onChange, onEnd) {
       const client = await pool.connect()

@@ -1,4 +1,13 @@
+import { Writable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
+import { metrics as openTelemetry } from '@opentelemetry/api'
+import {
+  InMemoryMetricExporter,
+  MeterProvider,
+  PeriodicExportingMetricReader,
+  AggregationTemporality,
+} from '@opentelemetry/sdk-metrics'
+import { pino } from 'pino'
 import { expect, test, type TestContext } from 'vitest'
 import { createCrossfade, type Crossfade, type CrossfadeOptions } from '../../../src/app/index.ts'
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
@@ -60,7 +69,7 @@ test('reads follow the flag; what the new side does not answer, the old one does
   await holder.query('BEGIN; ALTER TABLE people RENAME COLUMN other TO name; LOCK TABLE people')
   expect(await name(1)).toBe('a') // too slow
   await holder.query('COMMIT')
-  expect(metrics.get('db.read.fallback')).toEqual([1, 1, 1])
+  expect(metrics.get('db.migration.m.read.fallback')).toEqual([1, 1, 1])
 
   await reads(0)
   expect(await name(1)).toBe('a')
@@ -74,22 +83,22 @@ test('a sample of reads asks both sides afterwards, and tells keys that differ t
   await m.sql(`INSERT INTO users VALUES (1, 'a secret'), (2, 'b')`)
   await reads(50)
   await name(1)
-  await eventually(() => metrics.get('db.read.shadow.compared')?.length === 1)
+  await eventually(() => metrics.get('db.migration.m.read.shadow.compared')?.length === 1)
   await m.sql(`UPDATE people SET name = 'spoilt' WHERE id = 2`)
   const startedAt = performance.now()
   expect(['b', 'spoilt']).toContain(await name(2))
   expect(performance.now() - startedAt).toBeLessThan(900) // nobody waits for the comparison
   await eventually(() => warnings.length === 1)
   expect(warnings).toEqual([{ migration: 'm', key: '2', message: 'Both sides answered differently, twice' }])
-  expect(metrics.get('db.read.shadow.mismatch')).toEqual([1])
+  expect(metrics.get('db.migration.m.read.shadow.mismatch')).toEqual([1])
 
   // What moved between the two reads and is equal a moment later is none.
   await m.sql(`UPDATE people SET name = 'late' WHERE id = 1`)
   await name(1)
   await delay(200)
   await m.sql(`UPDATE people SET name = 'a secret' WHERE id = 1`)
-  await eventually(() => (metrics.get('db.read.shadow.compared')?.length ?? 0) >= 5)
-  expect(metrics.get('db.read.shadow.mismatch')).toEqual([1])
+  await eventually(() => (metrics.get('db.migration.m.read.shadow.compared')?.length ?? 0) >= 5)
+  expect(metrics.get('db.migration.m.read.shadow.mismatch')).toEqual([1])
 })
 
 test('writes go to the primary side; a hook and a logger that throw reach no request', async (t) => {
@@ -121,4 +130,92 @@ test('a service starts before its migration, and outlives it', async (t) => {
     .createScope()
     .apply(m.database, m.database.dialect.catalog.scope('later'), { lockTimeoutMs: 1000 })
   await eventually(() => crossfade.flags.isPresent, { timeoutMs: 3_000 })
+})
+
+test('metrics have the names that teams know, or the prefix of the definition; OpenTelemetry has what the hook has', async (t) => {
+  const exporter = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE)
+  const reader = new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 3_600_000 })
+  const provider = new MeterProvider({ readers: [reader] })
+  t.onTestFinished(async () => {
+    openTelemetry.disable()
+    await provider.shutdown()
+  })
+  const lines: string[] = []
+  const log = pino(new Writable({ write: (chunk, _, done) => (lines.push(String(chunk)), done()) }))
+  const { m, crossfade, metrics, reads, name } = await startService(t, { log, reads: { shadowRatio: 1 } })
+  openTelemetry.setGlobalMeterProvider(provider) // later than the service: what is measured from now on arrives
+
+  const define = (settings: object): Promise<void> => {
+    const migration = { ...m.migration, metrics: { ...m.migration.metrics, ...settings } }
+    return m.database.transaction((tx) =>
+      m.database.dialect.definitions.save(tx, m.place.scope, 'f', JSON.stringify(migration)),
+    )
+  }
+  await define({ prefix: 'shop' })
+  await reads(100)
+  // The definition is read after each epoch, and nobody waits for it.
+  await eventually(async () => {
+    await crossfade.read('k', { old: async () => 1, new: async () => 1 })
+    return metrics.has('shop.read.duration')
+  })
+  await eventually(() => metrics.has('shop.read.shadow.compared'))
+  for (const values of metrics.values()) values.splice(0)
+  await m.sql(`INSERT INTO users VALUES (1, 'a secret')`)
+  const write = (table: string) => () => m.sql(`UPDATE ${table} SET name = name || '.' WHERE id = 1`)
+  await crossfade.write({ old: write('users'), new: write('people') })
+  await name(1)
+  await name(2) // a miss
+  await eventually(() => (metrics.get('shop.read.shadow.compared')?.length ?? 0) >= 2)
+  await m.sql('ALTER TABLE people RENAME COLUMN name TO other')
+  await name(1) // an error, and so is the comparison
+  await eventually(() => lines.length === 2)
+  expect(lines.map((line) => JSON.parse(line) as object)).toMatchObject([
+    { level: 40, migration: 'm', code: '42703', msg: 'A read of the new side failed' },
+    { level: 40, migration: 'm', code: '42703', msg: 'A comparison of both sides failed' },
+  ])
+  expect(lines.join()).not.toContain('secret')
+
+  await m.sql('ALTER TABLE people RENAME COLUMN other TO name')
+  await reads(100, 'new')
+  await crossfade.write({ old: write('users'), new: write('people') })
+  await expect(crossfade.write({ old: write('users'), new: write('nobody') })).rejects.toThrow()
+
+  await reader.forceFlush()
+  const exported = exporter.getMetrics().flatMap(({ scopeMetrics }) =>
+    scopeMetrics.flatMap(({ scope, metrics: all }) =>
+      all.flatMap(({ descriptor, dataPoints }) =>
+        dataPoints.map(({ attributes, value }) => ({
+          ...{ scope: scope.name, name: descriptor.name, attributes },
+          value: typeof value === 'number' ? value : value.count,
+        })),
+      ),
+    ),
+  )
+  const scope = 'crossfade-db'
+  const of = (metricName: string, value: unknown, more: object = {}): object => ({
+    ...{ scope, name: metricName, value, attributes: { migration: 'm', ...more } },
+  })
+  expect(exported).toEqual(
+    expect.arrayContaining([
+      of('db.legacy.write.success', 1),
+      of('db.new.write.success', 1),
+      of('db.new.write.error', 1),
+      of('shop.read.fallback', 1, { reason: 'miss' }),
+      of('shop.read.fallback', 1, { reason: 'error' }),
+      of('shop.read.shadow.compared', expect.any(Number)),
+      of('shop.read.latency_delta', expect.any(Number)),
+      of('shop.read.duration', expect.any(Number), { side: 'old' }),
+      of('shop.flag.epoch', crossfade.flags.epoch),
+    ]),
+  )
+  expect(metrics.get('shop.flag.epoch')?.at(-1)).toBe(crossfade.flags.epoch)
+
+  await define({ enabled: false })
+  await reads(50, 'new')
+  const count = (): number => [...metrics.values()].flat().length
+  await eventually(async () => {
+    const before = count()
+    await name(1)
+    return count() === before
+  })
 })

@@ -83,11 +83,17 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
       `INSERT INTO users SELECT i, 'f' || i, 'l' || i, 'u' || i || '@example.com' FROM generate_series(1, 20000) i`,
     )
     await database.pool.query('ANALYZE users')
-    const { client } = await startService(t, database)
+    const progress: number[] = []
+    const { client } = await startService(t, database, {
+      onMetric: (name, value) => {
+        if (name === 'migration.backfill.progress') progress.push(value)
+      },
+    })
     const handle = await client.start(split(`split-${randomUUID().slice(0, 8)}`))
     const { outcome, status } = await handle.result()
     expect(status.trouble).toBeUndefined()
     expect(outcome).toBe('done')
+    expect([progress[0], progress.at(-1)]).toEqual([0, 1])
     const tables = await database.pool.query(
       "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1",
     )
