@@ -47,5 +47,6 @@ test('names that are too long are cut to different names', () => {
       expect(Buffer.from(fitted).toString()).toBe(fitted)
       if (Buffer.byteLength(name) <= 63) expect(fitted).toBe(name)
     }),
+    { examples: [[`${'x'.repeat(51)}${'🙂'.repeat(5)}`]] }, // a cut at 54 bytes would go through the first
   )
 })

@@ -37,7 +37,7 @@ export const quoteList = (names: readonly string[]): string => names.map(quoteId
 export function fitIdentifier(name: string): string {
   if (Buffer.byteLength(name) <= 63) return name
   const hash = createHash('sha256').update(name).digest('hex').slice(0, 8)
-  let start = name
-  while (Buffer.byteLength(start) > 54) start = start.slice(0, -1)
-  return `${start}_${hash}`
+  const characters = [...name]
+  while (Buffer.byteLength(characters.join('')) > 54) characters.pop()
+  return `${characters.join('')}_${hash}`
 }
