@@ -1,12 +1,15 @@
 import { rangeCount } from '../core/lanes.ts'
 import { sampleBreach, type ParityEvidence } from '../core/gates.ts'
+import type { MeasuredLimits } from '../core/measured.ts'
 import type { Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { ParityCounts, SyncGroup } from '../database/index.ts'
+import type { Migration } from '../definition/index.ts'
 import { createLagThrottle } from '../backfill/throttle.ts'
 import { captureFindings, followPartitions, notCaptured } from '../sync/capture.ts'
 import { readChangeLogs } from '../sync/apply-changes.ts'
 import { sampleParity } from '../verify/sample.ts'
+import { watchApplication } from '../verify/watch-application.ts'
 import { verifyLane } from '../verify/verify-lane.ts'
 import { readTotals } from './backfill.ts'
 import type { Direction } from './contract.ts'
@@ -19,7 +22,7 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
   async planVerify({ direction, begun, ...ref }, { enter }) {
     const { place, groups } = await enter(ref)
     const { database, scope } = place
-    const { ranges, parity } = database.dialect
+    const { ranges, parity, flags } = database.dialect
     await database.transaction(async (tx) => {
       if (begun) return ranges.release(tx, scope, 'verify', 0)
       await ranges.reset(tx, scope, 'verify')
@@ -28,6 +31,7 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
       // What was sampled before belongs to a state that is being compared, and repaired, anew.
       for (const source of ['full', 'sample'] as const)
         await parity.reset(tx, scope, source, linkIds(groups[direction]))
+      await flags.forgetMeasured(tx, scope)
     })
     const { ranges: planned } = await readTotals(place, 'verify')
     return { lanes: Math.max(1, Math.min(verifyLanes, planned)) }
@@ -69,10 +73,49 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
       return sampleBreach(sample, migration.verify) ?? (await throttle())
     }
     const pace = { signal, until: Date.now() + sliceSec * 1000, report }
-    const { breach } = await sampleParity(place, leading, pace, isBreached)
+    const breach = await firstOf([
+      async (ended) => (await sampleParity(place, leading, pace, isBreached, ended)).breach,
+      async (ended) =>
+        direction === 'forward' // from then on there is no ramp to roll back
+          ? watchApplication(place, limitsOf(migration), {
+              ...pace,
+              signal: AbortSignal.any([signal, ended]),
+            })
+          : undefined,
+    ])
     return { breach, evidence: await readEvidence(place, groups, { direction: 'forward' }) }
   },
 }
+
+/** Of several that look at once: the first breach, when all have ended; it ends the others, and so does a failure. */
+async function firstOf(
+  looks: readonly ((ended: AbortSignal) => Promise<string | undefined>)[],
+): Promise<string | undefined> {
+  const end = new AbortController()
+  const breaches = await Promise.allSettled(
+    looks.map(async (look) => {
+      try {
+        const breach = await look(end.signal)
+        if (breach !== undefined) end.abort()
+        return breach
+      } catch (error) {
+        end.abort()
+        throw error
+      }
+    }),
+  )
+  for (const settled of breaches) if (settled.status === 'rejected') throw settled.reason
+  return breaches.map((settled) => (settled.status === 'fulfilled' ? settled.value : undefined)).find(Boolean)
+}
+
+/** So much slower in the mean is another user experience, where the definition does not say otherwise. */
+const defaultLatencyDeltaMs = 50
+
+const limitsOf = ({ metrics: { alertThresholds }, verify }: Migration): MeasuredLimits => ({
+  errorRate: alertThresholds.errorRate,
+  latencyDeltaMs: alertThresholds.latencyDeltaMs ?? defaultLatencyDeltaMs,
+  alertMismatchRatio: verify.alertMismatchRatio,
+})
 
 /** The side that is primary is the one that the other is compared with. */
 async function leadingDirection({ database, scope }: Workplace): Promise<'forward' | 'reverse'> {

@@ -29,6 +29,13 @@ const secondLookMs = 1_000
 const isAbsent = (answer: unknown): boolean =>
   answer === undefined || answer === null || (Array.isArray(answer) && answer.length === 0)
 
+/** What the flags say of one read. */
+export interface Standpoint {
+  readonly primary: Side
+  readonly isOn: boolean
+  readonly isRamped: boolean
+}
+
 interface Timed<T> {
   readonly answer: T
   readonly tookMs: number
@@ -47,12 +54,13 @@ export class DualRead {
 
   /**
    * From the new side where it is primary or `isOn`. While the old side is primary it answers whatever the new side does not: then it
-   * alone knows what is there. Once the new side is primary its word counts, errors included.
+   * alone knows what is there. Once the new side is primary its word counts, errors included. Both are compared from the first step of
+   * the ramp on: before it the new side need not be complete.
    */
-  async read<T>(key: string, reads: Reads<T>, primary: Side, isOn: boolean): Promise<T> {
+  async read<T>(key: string, reads: Reads<T>, { primary, isOn, isRamped }: Standpoint): Promise<T> {
     if (primary === 'new') return (await this.#timed('new', reads.new)).answer
     const served = isOn ? await this.#newOrOld(reads) : await this.#timed('old', reads.old)
-    if (Math.random() < this.#settings.shadowRatio && this.#shadows.size < mostShadows) {
+    if (isRamped && Math.random() < this.#settings.shadowRatio && this.#shadows.size < mostShadows) {
       const shadow = this.#compare(key, reads).finally(() => this.#shadows.delete(shadow))
       this.#shadows.add(shadow)
     }

@@ -6,6 +6,7 @@ import { createMeasure, type OnMetric } from '../telemetry/measure.ts'
 import { applicationMetrics as metrics } from '../telemetry/metrics.ts'
 import { DualRead, type Reads, type ReadSettings } from './dual-read.ts'
 import { Report, type Logger } from './report.ts'
+import { Tally } from './tally.ts'
 
 export type { ApplicationPool } from '../database/application.ts'
 export type { OnMetric } from '../telemetry/measure.ts'
@@ -64,8 +65,10 @@ const defaultReads: ReadSettings = { timeoutMs: 500, shadowRatio: 0.01 }
 export async function createCrossfade(options: CrossfadeOptions): Promise<Crossfade> {
   const { migration, database, log, onMetric, leaseMs = defaultLeaseMs } = options
   const readFlag = options.readFlag ?? `${migration}.new_schema_read`
-  const report = new Report(migration, log, await createMeasure(onMetric))
+  const instance = options.instance ?? randomUUID()
   const side = openApplicationSide(database, migration)
+  const tally = new Tally(side, instance)
+  const report = new Report(migration, log, await createMeasure(onMetric), tally)
   // Epochs are few: at each of them the definition may have come, or be another one.
   let learning = Promise.resolve()
   const learn = async (): Promise<void> => {
@@ -79,8 +82,9 @@ export async function createCrossfade(options: CrossfadeOptions): Promise<Crossf
   const flags = await createFlagStore({
     side,
     salt: migration,
-    instance: { id: options.instance ?? randomUUID(), version: version(), leaseMs },
+    instance: { id: instance, version: version(), leaseMs },
     onChange: (standing) => {
+      tally.forget()
       if (standing) learning = learn()
       report.count(metrics.flagEpoch, standing?.epoch ?? -1, {})
     },
@@ -90,10 +94,16 @@ export async function createCrossfade(options: CrossfadeOptions): Promise<Crossf
     throw error
   })
   await learning
+  tally.start()
   const reads = new DualRead({ ...defaultReads, ...options.reads }, report)
   return {
     flags,
-    read: (key, both) => reads.read(key, both, flags.primary, flags.isOn(readFlag, key)),
+    read: (key, both) =>
+      reads.read(key, both, {
+        primary: flags.primary,
+        isOn: flags.isOn(readFlag, key),
+        isRamped: flags.isRamped(readFlag),
+      }),
     async write(writes) {
       const { primary } = flags
       try {
@@ -107,6 +117,7 @@ export async function createCrossfade(options: CrossfadeOptions): Promise<Crossf
     },
     async close() {
       await reads.settle()
+      await tally.close()
       await flags.close()
       await side.close()
     },

@@ -1,5 +1,6 @@
 import { quietly, type Attributes, type Measure, type MetricSettings } from '../telemetry/measure.ts'
 import { defaultPrefix, type Metric } from '../telemetry/metrics.ts'
+import type { Tally } from './tally.ts'
 
 /** What is used of a logger: pino's own shape. */
 export interface Logger {
@@ -11,10 +12,12 @@ export class Report {
   readonly #log: Logger | undefined
   readonly #measure: Measure
   readonly #migration: string
+  readonly #tally: Pick<Tally, 'add'>
   #settings: MetricSettings
 
-  constructor(migration: string, log: Logger | undefined, measure: Measure) {
+  constructor(migration: string, log: Logger | undefined, measure: Measure, tally: Pick<Tally, 'add'>) {
     this.#migration = migration
+    this.#tally = tally
     this.#log = log
     this.#measure = measure
     this.#settings = { prefix: defaultPrefix(migration), enabled: true }
@@ -25,7 +28,9 @@ export class Report {
     this.#settings = settings
   }
 
+  /** Metrics can be switched off; what guards the ramp cannot. */
   count(metric: Metric, value: number, attributes: Attributes): void {
+    this.#tally.add(metric, value, attributes)
     this.#measure(metric, value, { migration: this.#migration, ...attributes }, this.#settings)
   }
 

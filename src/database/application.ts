@@ -1,3 +1,4 @@
+import type { Measured } from '../core/measured.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { openPostgresSide } from './postgres/application.ts'
 
@@ -49,6 +50,8 @@ export interface ApplicationSide {
   /** One round trip: what there is to act on now, and the database knows of the instance. Undefined where no migration stands. */
   announce(announcement: Announcement): Promise<Standing | undefined>
   leave(id: string): Promise<void>
+  /** What the instance has measured since its last report; forgotten where nobody watches over a migration. */
+  report(id: string, measured: Measured): Promise<void>
   /** `metrics` of the definition; undefined where there is none yet. */
   metricSettings(): Promise<{ readonly prefix: string; readonly enabled: boolean } | undefined>
   /**

@@ -1,3 +1,4 @@
+import type { Measured } from '../core/measured.ts'
 import type { Side } from '../core/phases.ts'
 import type { Transaction } from './database.ts'
 import type { Scope } from './steps.ts'
@@ -39,4 +40,8 @@ export interface Flags {
     scope: Scope,
   ): Promise<{ readonly flags: readonly Flag[]; readonly primary: Side; readonly epoch: number } | undefined>
   instances(tx: Transaction, scope: Scope): Promise<readonly Instance[]>
+  /** What all instances have measured within the last minute. */
+  measured(tx: Transaction, scope: Scope): Promise<Measured>
+  /** What they have measured so far speaks of a state that is gone. */
+  forgetMeasured(tx: Transaction, scope: Scope): Promise<void>
 }

@@ -347,7 +347,18 @@ export const definitionSchema = z.strictObject({
       enabled: z.boolean().default(true),
       alertThresholds: z
         .strictObject({
-          errorRate: z.number().positive().default(0.5),
+          errorRate: z
+            .number()
+            .positive()
+            .default(0.5)
+            .describe('Percent of the application’s reads, or writes, of the new side that may fail.'),
+          latencyDeltaMs: z
+            .number()
+            .positive()
+            .optional()
+            .describe(
+              'How much longer the new side may take to answer the application, in the mean. Default 50.',
+            ),
           lagThreshold: z.number().positive().default(10),
         })
         .prefault({}),

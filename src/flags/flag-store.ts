@@ -2,7 +2,7 @@ import type { ApplicationSide, Standing } from '../database/application.ts'
 import { buckets, createBucketOf } from './bucket.ts'
 
 /** A look at least this often, whether or not a notification came. */
-const pollMs = 900
+export const pollMs = 900
 
 /** A connection that listens is made anew after this. */
 const listenAgainMs = 1_000
@@ -33,6 +33,8 @@ export interface FlagStore {
    * is on stays on as the percentage grows. After the lease: whether the new side is primary.
    */
   isOn(flag: string, key: string): boolean
+  /** Whether it may be on for any key, as far as is known for sure. */
+  isRamped(flag: string): boolean
   /** Looks now. */
   refresh(): Promise<void>
   /** Ends the announcements: nobody waits for this instance any more. */
@@ -92,6 +94,10 @@ class LiveFlags implements FlagStore {
     if (threshold === undefined || performance.now() >= this.#goodUntil)
       return this.#standing?.primary === 'new'
     return threshold >= buckets || (threshold > 0 && this.#bucketOf(key) < threshold)
+  }
+
+  isRamped(flag: string): boolean {
+    return this.isFresh && (this.#thresholds.get(flag) ?? 0) > 0
   }
 
   start(): void {

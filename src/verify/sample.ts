@@ -12,18 +12,16 @@ export async function sampleParity(
   groups: readonly SyncGroup[],
   pace: Pace<ParityCounts>,
   isBreached: () => Promise<string | undefined>,
+  /** Fires where the breach is known from elsewhere: what is being compared then counts no more. */
+  ended: AbortSignal,
 ): Promise<{ readonly breach: string | undefined }> {
   const { database, scope } = place
-  for (let round = 0; !pace.signal.aborted && Date.now() < pace.until; round++) {
+  const signal = AbortSignal.any([pace.signal, ended])
+  for (let round = 0; !signal.aborted && Date.now() < pace.until; round++) {
     for (const group of groups)
       for (const link of group.links) {
-        const counts = await sampleOnce(
-          place,
-          group,
-          link,
-          round % 2 === 0 ? 'source' : 'target',
-          pace.signal,
-        )
+        const counts = await sampleOnce(place, group, link, round % 2 === 0 ? 'source' : 'target', signal)
+        if (ended.aborted) return { breach: undefined }
         await database.transaction((tx) =>
           database.dialect.parity.add(tx, scope, link.link.id, 'sample', counts),
         )
@@ -31,7 +29,7 @@ export async function sampleParity(
       }
     const breach = await isBreached()
     if (breach !== undefined) return { breach }
-    await rest(restBetweenSamplesMs, pace.signal)
+    await rest(restBetweenSamplesMs, signal)
   }
   return { breach: undefined }
 }

@@ -105,6 +105,15 @@ export function openPostgresSide(applicationPool: ApplicationPool, migration: st
       })
     },
 
+    async report(id, measured) {
+      await one(`SELECT ${inScope(scope, 'report')}($1, $2)::text AS it`, [
+        id,
+        JSON.stringify(measured),
+      ]).catch((error: unknown) => {
+        if (!isAbsent(error)) throw error
+      })
+    },
+
     metricSettings: async () =>
       parse(await one(`SELECT definition::jsonb->'metrics' AS it FROM ${inScope(scope, 'state')}`, [])),
 

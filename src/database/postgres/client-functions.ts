@@ -9,6 +9,23 @@ import { inScope } from './scope.ts'
 
 const definer = `LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp`
 
+/** What instances measure is added up by slots of so many seconds, of which the last few are kept. */
+export const slotSec = 10
+export const slotsKept = 6
+
+/** The slot of now, in SQL. */
+export const slotNow = `(extract(epoch FROM clock_timestamp()) / ${slotSec})::bigint`
+
+const measurements = [
+  'reads',
+  '"readErrors"',
+  'writes',
+  '"writeErrors"',
+  'compared',
+  'mismatched',
+  '"latencyDeltaMs"',
+]
+
 /** An instance that has not been seen for this long is forgotten. */
 const forgottenAfter = '1 day'
 
@@ -16,6 +33,7 @@ const forgottenAfter = '1 day'
  * `bucket(salt, key)`: the key's place among a million, the same in SQL and in src/flags/bucket.ts. `standing()`: all that a client
  * acts on, of one instant. `announce(…)`: the same, and says that this instance lives and which epoch it acts on. An epoch of an
  * earlier schema of the same name counts for nothing. `leave(id)`: it ends.
+ * `report(id, measured)`: what it has measured since the last time.
  */
 export function createClientFunctions(scope: Scope): string[] {
   const t = (name: string): string => inScope(scope, name)
@@ -38,6 +56,14 @@ BEGIN
       ON CONFLICT (id) DO UPDATE SET epoch = EXCLUDED.epoch, seen_at = EXCLUDED.seen_at;
   END IF;
   RETURN ${t('standing')}();
+END $$`,
+    `CREATE OR REPLACE FUNCTION ${t('report')}(_id text, _measured jsonb) RETURNS void ${definer} AS $$
+DECLARE
+  _slot bigint := ${slotNow};
+BEGIN
+  INSERT INTO ${t('measured')} AS m SELECT _id, _slot, ${measurements.map((name) => `r.${name}`).join(', ')} FROM jsonb_populate_record(NULL::${t('measured')}, _measured) r
+    ON CONFLICT (instance, slot) DO UPDATE SET ${measurements.map((name) => `${name} = m.${name} + EXCLUDED.${name}`).join(', ')};
+  DELETE FROM ${t('measured')} WHERE slot <= _slot - ${slotsKept};
 END $$`,
     `CREATE OR REPLACE FUNCTION ${t('leave')}(_id text) RETURNS void ${definer} AS $$
 BEGIN DELETE FROM ${t('instances')} WHERE id = _id; END $$`,

@@ -1,6 +1,8 @@
 import type { Dialect } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import type { Scope } from '../steps.ts'
+import { nothingMeasured } from '../../core/measured.ts'
+import { slotNow, slotsKept } from './client-functions.ts'
 import { relationExists } from './journal.ts'
 import { ourTable } from './objects.ts'
 
@@ -99,4 +101,29 @@ export const read: Dialect['flags']['read'] = async (tx, scope) => {
 export const lockPrimary: Dialect['flags']['lockPrimary'] = async (tx, scope) => {
   const state = await tx.query(`SELECT primary_side FROM ${ourTable(scope, 'state')} FOR SHARE`)
   return state.rows[0]?.['primary_side'] === 'new' ? 'new' : 'old'
+}
+
+/** A schema that an earlier version made has no such table, and its instances have nobody to tell. */
+export const measured: Dialect['flags']['measured'] = async (tx, scope) => {
+  const table = ourTable(scope, 'measured')
+  if (!(await relationExists(tx, table))) return nothingMeasured
+  const sums = Object.keys(nothingMeasured).map((name) => `coalesce(sum("${name}"), 0) AS "${name}"`)
+  const { rows } = await tx.query(
+    `SELECT ${sums.join(', ')} FROM ${table} WHERE slot > ${slotNow} - ${slotsKept}`,
+  )
+  const of = (name: keyof typeof nothingMeasured): number => Number(rows[0]?.[name] ?? 0)
+  return {
+    reads: of('reads'),
+    readErrors: of('readErrors'),
+    writes: of('writes'),
+    writeErrors: of('writeErrors'),
+    compared: of('compared'),
+    mismatched: of('mismatched'),
+    latencyDeltaMs: of('latencyDeltaMs'),
+  }
+}
+
+export const forgetMeasured: Dialect['flags']['forgetMeasured'] = async (tx, scope) => {
+  const table = ourTable(scope, 'measured')
+  if (await relationExists(tx, table)) await tx.query(`DELETE FROM ${table}`)
 }

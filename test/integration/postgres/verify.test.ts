@@ -249,8 +249,12 @@ describe.each(postgresVersions())('verification on PostgreSQL %s', (version) => 
       `DELETE FROM people WHERE id % 10 = 0; INSERT INTO people SELECT -i, 'ghost' FROM generate_series(1, 500) i`,
     )
     let rounds = 0
-    const { breach } = await sampleParity(m.place, m.groups.forward, paceOf(), () =>
-      Promise.resolve((rounds += 1) === 2 ? 'too many' : undefined),
+    const { breach } = await sampleParity(
+      m.place,
+      m.groups.forward,
+      paceOf(),
+      () => Promise.resolve((rounds += 1) === 2 ? 'too many' : undefined),
+      never,
     )
     expect(breach).toBe('too many')
     const [counts] = await parity(m, 'sample')
