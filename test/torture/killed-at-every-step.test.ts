@@ -342,8 +342,8 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
   /** A commit that lives have in common is tried in the first. */
   let survived: readonly string[] = []
 
-  // Its steps are the same on both; the short form has one of them.
-  const tried = lives.filter(({ name: life }) => !life.startsWith('column') || version === '18' || isLong)
+  // Versions differ in the catalogue, which this one only adds to.
+  const tried = lives.filter(({ name: life }) => life !== 'column' || version === '18' || isLong)
   for (const life of tried)
     test(`killed after every commit: ${life.name}`, async (t) => {
       const calls = await recordCalls(life)
