@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import pg from 'pg'
 import { resolveMigration } from '../src/definition/index.ts'
+import { steadyLanes } from '../src/core/lanes.ts'
 import { createItems, expand, ratioOf, secondsOf, withServer, type Bench } from './support.ts'
 
 const migration = resolveMigration({
@@ -15,11 +16,11 @@ const migration = resolveMigration({
     },
   ],
   expand: { columns: [{ table: 'items', name: 'amount_cents', type: 'bigint', replaces: 'amount' }] },
-  backfill: { profile: 'fast' },
+  backfill: { profile: 'fast', maxConcurrency: steadyLanes },
 })
 
-/** As many as profile `fast` uses. */
-const lanes = 4
+/** On both sides: those of profile `fast` that do not first have to show that they help. */
+const lanes = steadyLanes
 
 /** What the adaptive chunks come to on most machines; a multiple of it changes the figure by a few percent. */
 const chunkRows = 5_000
