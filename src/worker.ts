@@ -16,7 +16,7 @@ import { createActivities } from './activities/index.ts'
 import { openDatabase, type Database } from './database/index.ts'
 import { CrossfadeError } from './errors/index.ts'
 import { createMeasure, type OnMetric } from './telemetry/measure.ts'
-import { defaultTaskQueue } from './workflows/messages.ts'
+import { defaultTaskQueue, flagQueueOf } from './workflows/messages.ts'
 import { searchAttributeNames } from './workflows/search-attributes.ts'
 
 export interface WorkerOptions {
@@ -74,21 +74,35 @@ export async function createWorker(options: WorkerOptions = {}): Promise<Crossfa
     databases.set(name, opened)
     return opened
   }
-  const worker = await Worker.create({
+  const taskQueue = options.taskQueue ?? process.env['CROSSFADE_TASK_QUEUE'] ?? defaultTaskQueue
+  const activities = createActivities({ openDatabase: open, measure: await createMeasure(options.onMetric) })
+  const common = {
     connection,
     namespace,
-    taskQueue: options.taskQueue ?? process.env['CROSSFADE_TASK_QUEUE'] ?? defaultTaskQueue,
-    workflowBundle: await workflowBundle(options, log),
-    activities: createActivities({ openDatabase: open, measure: await createMeasure(options.onMetric) }),
-    maxConcurrentActivityTaskExecutions: maxActivities,
-    // The server serves who has asked for longest: with the usual ten requests the first worker would be given all lanes.
-    maxConcurrentActivityTaskPolls: 2,
     maxHeartbeatThrottleInterval: '1s',
-    stickyQueueScheduleToStartTimeout: stickyTimeout,
     shutdownGraceTime: shutdownGrace,
     shutdownForceTime: '30s',
-  })
-  const ended = worker.run().finally(async () => {
+  } as const
+  const workers = [
+    await Worker.create({
+      ...common,
+      taskQueue,
+      workflowBundle: await workflowBundle(options, log),
+      activities,
+      maxConcurrentActivityTaskExecutions: maxActivities,
+      // The server serves who has asked for longest: with the usual ten requests the first worker would be given all lanes.
+      maxConcurrentActivityTaskPolls: 2,
+      stickyQueueScheduleToStartTimeout: stickyTimeout,
+    }),
+    await Worker.create({
+      ...common,
+      taskQueue: flagQueueOf(taskQueue),
+      activities: { setFlags: activities.setFlags, returnTraffic: activities.returnTraffic },
+      // One request: a process that stands still is handed one write at most. Slots there are as many as anybody could want.
+      maxConcurrentActivityTaskPolls: 1,
+    }),
+  ]
+  const ended = runTogether(workers).finally(async () => {
     for (const database of databases.values())
       await database.then((opened) => opened.close()).catch(() => undefined)
     await connection.close()
@@ -96,10 +110,21 @@ export async function createWorker(options: WorkerOptions = {}): Promise<Crossfa
   return {
     ended,
     async stop() {
-      if (worker.getState() === 'RUNNING') worker.shutdown()
+      shutDown(workers)
       await ended
     },
   }
+}
+
+/** None runs without the others. @throws what the first of them fails with, after all have ended. */
+async function runTogether(workers: readonly Worker[]): Promise<void> {
+  const runs = workers.map((worker) => worker.run().finally(() => shutDown(workers)))
+  await Promise.allSettled(runs)
+  await Promise.all(runs)
+}
+
+function shutDown(workers: readonly Worker[]): void {
+  for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown()
 }
 
 /** A bundle that was made before: given, named by the environment, or beside the compiled code; else made from the sources. */

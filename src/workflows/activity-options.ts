@@ -1,5 +1,11 @@
-import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from '@temporalio/workflow'
+import {
+  ActivityCancellationType,
+  proxyActivities,
+  proxyLocalActivities,
+  workflowInfo,
+} from '@temporalio/workflow'
 import type { Activities } from '../activities/contract.ts'
+import { flagQueueOf } from './messages.ts'
 
 /** A dead worker is noticed after this time; every activity says at least every second that it lives. */
 const heartbeatTimeout = '5 seconds'
@@ -21,8 +27,34 @@ export function activitiesFor(summary: string): Activities {
   })
 }
 
-/** Flags are written in the worker that runs the workflow's code: no queue, no slot to wait for, so that abort is instant. */
-export const flagActivities = proxyLocalActivities<Pick<Activities, 'setFlags' | 'returnTraffic'>>({
+export type FlagActivities = Pick<Activities, 'setFlags' | 'returnTraffic'>
+
+const flagRetry = {
+  initialInterval: '100 milliseconds',
+  backoffCoefficient: 2,
+  maximumInterval: '5 seconds',
+} as const
+
+/**
+ * Flags have a queue of their own, which every worker serves beside the other one: a roll-back waits for no lane to leave its slot. A
+ * worker that dies in the middle of a write is noticed after `heartbeatTimeout`, and one that hangs in it after `startToCloseTimeout`.
+ */
+export function flagActivitiesFor(summary: string): FlagActivities {
+  const within = (startToCloseTimeout: '5 seconds' | '1 minute'): FlagActivities =>
+    proxyActivities<FlagActivities>({
+      summary,
+      taskQueue: flagQueueOf(workflowInfo().taskQueue),
+      startToCloseTimeout,
+      heartbeatTimeout: '3 seconds',
+      cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+      retry: flagRetry,
+    })
+  // To return traffic, names may have to be exchanged under locks that others hold.
+  return { setFlags: within('5 seconds').setFlags, returnTraffic: within('1 minute').returnTraffic }
+}
+
+/** As runs that 0.1.0 opened write flags to their end: in the worker that runs the workflow's code, without a queue. */
+export const localFlagActivities = proxyLocalActivities<FlagActivities>({
   startToCloseTimeout: '1 minute',
-  retry: { initialInterval: '100 milliseconds', backoffCoefficient: 2, maximumInterval: '5 seconds' },
+  retry: flagRetry,
 })

@@ -64,7 +64,7 @@ export class Companions {
           failures = 0
         } catch (error) {
           if (scope.consideredCancelled) return
-          if (this.#run.flagWrites.areUnderWay) await this.#run.flagWrites.over()
+          if (this.#run.flagWrites.areInTheWay) await this.#run.flagWrites.over()
           const problem = describeFailure(error)
           if (problem !== said)
             record(this.#run.state, Date.now(), `a companion is started again: ${problem}`)
@@ -80,7 +80,7 @@ export class Companions {
     const { state, ref } = this.#run
     const sliceSec = state.phase === 'backfill' ? backfillSliceSec : quietSliceSec
     const changeLog = await activitiesFor('applying the change log').applyChanges({ ...ref, sliceSec })
-    if (this.#run.flagWrites.areUnderWay) await this.#run.flagWrites.over()
+    if (this.#run.flagWrites.areInTheWay) await this.#run.flagWrites.over()
     state.changeLog = changeLog
     this.#run.show()
   }
@@ -91,7 +91,7 @@ export class Companions {
       ...ref,
       sliceSec: quietSliceSec,
     })
-    if (this.#run.flagWrites.areUnderWay) await this.#run.flagWrites.over()
+    if (this.#run.flagWrites.areInTheWay) await this.#run.flagWrites.over()
     state.parity = stateParity(evidence, migration.verify)
     if (breach !== undefined && state.breach === undefined) record(state, Date.now(), `breach: ${breach}`)
     state.breach = breach

@@ -30,3 +30,6 @@ export const workflowIdOf = (name: string): string => `crossfade/${name}`
 
 export const workflowType = 'migration'
 export const defaultTaskQueue = 'crossfade'
+
+/** Where the workers of a task queue look for flags to write, and for nothing else. */
+export const flagQueueOf = (taskQueue: string): string => `${taskQueue}-flags`

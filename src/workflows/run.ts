@@ -16,7 +16,7 @@ import type { Outcome, Phase, Side } from '../core/phases.ts'
 import { createState, record, waitingFor, type MigrationState, type Trouble } from '../core/state.ts'
 import type { Activities, MigrationRef } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
-import { activitiesFor, flagActivities } from './activity-options.ts'
+import { activitiesFor } from './activity-options.ts'
 import { Companions } from './companions.ts'
 import { FlagWrites } from './flag-writes.ts'
 import { wireMessages } from './handlers.ts'
@@ -124,7 +124,7 @@ export class MigrationRun {
   async #returnTraffic(): Promise<void> {
     if (!this.state.canGoBack) return
     const { primary, left } = await this.unstoppable('returning traffic', () =>
-      this.flagWrites.during(() => flagActivities.returnTraffic(this.ref)),
+      this.flagWrites.write('returning traffic', (act) => act.returnTraffic(this.ref)),
     )
     this.state.readPercent = 0
     this.state.writePercent = 0
@@ -241,7 +241,7 @@ export class MigrationRun {
         return await fn()
       })
     } finally {
-      if (this.flagWrites.areUnderWay) await this.flagWrites.over()
+      if (this.flagWrites.areInTheWay) await this.flagWrites.over()
       this.#clock.end()
       scope.cancel() // the condition above waits no longer
       this.show()
@@ -344,7 +344,7 @@ export class MigrationRun {
     this.show()
   }
 
-  /** Writes flags, in the workflow's own worker and at once. `evenWhilePaused`: for what makes it safer. */
+  /** Writes flags, at once. `evenWhilePaused`: for what makes it safer. */
   async setFlags(
     change: {
       readonly readPercent?: number
@@ -359,10 +359,13 @@ export class MigrationRun {
       ...(change.writePercent === undefined ? {} : { [flags.writeEnabled]: change.writePercent }),
       ...(change.backfillActive === undefined ? {} : { [flags.backfillActive]: change.backfillActive }),
     }
+    const summary = Object.entries(percent)
+      .map(([key, value]) => `${key} ${value} %`)
+      .join(', ')
     for (;;) {
       if (!evenWhilePaused) await this.#untilFree()
       try {
-        await this.flagWrites.during(() => flagActivities.setFlags({ ...this.ref, percent }))
+        await this.flagWrites.write(summary, (act) => act.setFlags({ ...this.ref, percent }))
         break
       } catch (error) {
         if (CancellationScope.current().consideredCancelled) throw error

@@ -18,11 +18,11 @@ import { workflowIdOf } from '../../src/workflows/messages.ts'
 import { keepCode } from './keep-code.ts'
 
 /**
- * Records the histories that `replay.test.ts` replays: `npm run record-histories`. Each case is a real migration of a small table
- * on real servers. Run it when the workflow's code changed on purpose and before a release; a release adds files and deletes none.
+ * Records the histories that `replay.test.ts` replays: `npm run record-histories -- [version [case…]]`. Each case is a real migration of a
+ * small table on real servers. Without a version they are those of the code under test, which change with it until it is released.
  */
 
-const version = '0.1.0'
+const [version = 'next', ...wanted] = process.argv.slice(2)
 const folder = fileURLToPath(new URL('histories/', import.meta.url))
 
 const definition = (name: string, change: Partial<DefinitionInput> = {}): DefinitionInput => ({
@@ -177,9 +177,10 @@ const client = await connectCrossfade({ address: temporal.address })
 const connection = await Connection.connect({ address: temporal.address })
 const raw = new Client({ connection })
 mkdirSync(folder, { recursive: true })
-keepCode(version)
+if (version !== 'next') keepCode(version)
 try {
   for (const [name, run] of Object.entries(cases)) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue
     const migration = `recorded-${name}`
     await pool.query(
       `CREATE TABLE "${migration}_old" (id int PRIMARY KEY, first text NOT NULL, last text NOT NULL)`,

@@ -126,41 +126,53 @@ export type Clock = 'skipping' | 'real'
  * The test server (1.40) takes no workflow task that cancels an activity which has just ended; the real one does. What stops
  * running activities is tested with the real clock.
  */
-export function workflowEnvironment(clock: Clock = 'skipping'): WorkflowEnvironment {
+export function workflowEnvironment(
+  clock: Clock = 'skipping',
+  { slots }: { readonly slots?: number } = {},
+): WorkflowEnvironment {
   const taskQueue = `test-${randomUUID()}`
   const worlds = new Map<string, World>()
   const lives: Life[] = []
   let environment: TestWorkflowEnvironment | undefined
-  let worker: Worker | undefined
-  let running: Promise<void> | undefined
+  let workers: Worker[] = []
+  let running: Promise<unknown> | undefined
 
   beforeEach(async () => {
     installRuntime()
     environment = await (clock === 'skipping' ? createSkipping() : createReal())
-    worker = await Worker.create({
+    const activities = createFakeActivities((name) => {
+      const world = worlds.get(name)
+      if (!world) throw new Error(`There is no world for ${name}.`)
+      return world
+    })
+    const common = {
       connection: environment.nativeConnection,
-      taskQueue,
-      workflowBundle: { codePath: required(inject('workflowBundlePath'), 'the workflow bundle') },
-      activities: createFakeActivities((name) => {
-        const world = worlds.get(name)
-        if (!world) throw new Error(`There is no world for ${name}.`)
-        return world
-      }),
+      activities,
       maxHeartbeatThrottleInterval: '50ms',
-      stickyQueueScheduleToStartTimeout: '2s',
       shutdownGraceTime: 0,
       shutdownForceTime: '2s',
-    })
-    running = worker.run()
+    } as const
+    workers = [
+      await Worker.create({
+        ...common,
+        taskQueue,
+        workflowBundle: { codePath: required(inject('workflowBundlePath'), 'the workflow bundle') },
+        stickyQueueScheduleToStartTimeout: '2s',
+        ...(slots === undefined ? {} : { maxConcurrentActivityTaskExecutions: slots }),
+      }),
+      await Worker.create({ ...common, taskQueue: messages.flagQueueOf(taskQueue) }),
+    ]
+    running = Promise.all(workers.map((worker) => worker.run()))
   })
 
   afterEach(async () => {
     for (const { handle } of lives.splice(0))
       await handle.terminate('the test is over').catch(() => undefined)
-    if (worker?.getState() === 'RUNNING') worker.shutdown()
+    for (const worker of workers) if (worker.getState() === 'RUNNING') worker.shutdown()
     await running?.catch(() => undefined)
     await environment?.teardown()
-    worker = environment = running = undefined
+    workers = []
+    environment = running = undefined
     worlds.clear()
   })
 

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import {
   failOnce,
   refusal,
+  runUntil,
   stopAt,
   timesOf,
   type ActivityName,
@@ -216,5 +217,25 @@ describe('abort', () => {
     expect((await life.result()).outcome).toBe('aborted')
     expect(tries).toBeGreaterThanOrEqual(5)
     expect((await life.status()).trouble).toBeUndefined()
+  })
+})
+
+describe('with every slot taken', () => {
+  const { start } = workflowEnvironment('real', { slots: 3 })
+
+  test('traffic returns before any of them is free', async () => {
+    const life = await start(withoutHolds, {
+      world: ({ before }) => {
+        let isOver = false
+        before.applyChanges = before.backfillSlice = () => runUntil(() => isOver)
+        before.windDown = () => void (isOver = true)
+      },
+    })
+    await life.until('both lanes', () => timesOf(life.world, 'backfillSlice') === 2)
+    const slots = life.world.calls.length
+    await life.signal('abort', { by })
+    await eventually(() => timesOf(life.world, 'returnTraffic') > 0, { what: 'traffic', timeoutMs: 5_000 })
+    expect(since(life.world, slots)).toEqual(['returnTraffic'])
+    expect((await life.result()).outcome).toBe('aborted')
   })
 })

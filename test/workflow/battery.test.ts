@@ -5,6 +5,7 @@ import { phases, type Phase } from '../../src/core/phases.ts'
 import type { StatusView } from '../../src/core/state.ts'
 import { failedTasks } from '../support/failed-tasks.ts'
 import { createFakeActivities, runUntil, token, type ActivityName } from '../support/fake-activities.ts'
+import { isLong } from '../support/migrations.ts'
 import { eventually } from '../support/wait.ts'
 import {
   workflowEnvironment,
@@ -35,7 +36,7 @@ const wrong: readonly unknown[] = [
   { by, cleanUp: 'yes', reason: 4 },
 ]
 
-/** Flags are written inside of a workflow task, which nothing can meet in the middle; companions run beside every place. */
+/** Flags are written in a moment, which the second test meets; companions run beside every place. */
 const notAPlace: readonly string[] = ['setFlags', 'returnTraffic', 'windDown', 'applyChanges', 'sampleParity']
 
 const places = Object.keys(createFakeActivities(() => Promise.reject() as never)).filter(
@@ -218,11 +219,12 @@ test('the whole battery of messages at every place of a migration', { timeout: 1
   expect(firsts(life)).toEqual(firsts(calm))
 })
 
-test('questions at every moment leave a history that can be replayed', async () => {
-  const steps = 40
+test('questions and messages at every moment leave a history that can be replayed', async () => {
+  const steps = isLong ? 200 : 30
   const life = await env.start(
     {
       ...withoutHolds,
+      safety: { requireApproval: true },
       cutover: {
         ramp: Array.from({ length: steps }, (_, i) => ({ percent: (100 * (i + 1)) / steps, hold: '10ms' })),
       },
@@ -230,19 +232,38 @@ test('questions at every moment leave a history that can be replayed', async () 
     {
       world: (world) => {
         world.companionSliceMs = 20
-        // So long that a question is answered, and a companion ends, while flags are written.
+        // So long that a question is answered, a message comes, and a companion ends, while flags are written.
         world.before.setFlags = () => delay(20)
       },
     },
   )
-  let isOver = false
-  const questions = Array.from({ length: 4 }, async () => {
-    for (; !isOver; await delay(1)) await life.status()
-  })
-  const { outcome } = await life.result()
-  isOver = true
-  await Promise.all(questions)
-  expect(outcome).toBe('done')
+  await life.atGate('expand')
+  await life.approve('expand')
+  await life.atGate('cutover')
+  await life.approve('cutover')
+  // Not to the end: the server gives the task that ends a run anew for as long as messages come.
+  let isRamping = true
+  const keep = async (pauseMs: number, ask: () => Promise<unknown>): Promise<void> => {
+    for (; isRamping; await delay(pauseMs)) await ask()
+  }
+  await Promise.all([
+    ...Array.from({ length: 4 }, () =>
+      keep(1, async () => {
+        if ((await life.status()).gate?.gate === 'retire') isRamping = false
+      }),
+    ),
+    ...Array.from({ length: 3 }, () => keep(1, () => life.update('configure', { by, batchSize: 200 }))),
+    keep(5, async () => {
+      await life.signal('approve', null)
+      await life.update('pause', { by })
+      await life.update('resume', { by })
+    }),
+  ])
+  await life.approve('retire')
+  await life.atGate('contract')
+  await life.approve('contract')
+  expect((await life.result()).outcome).toBe('done')
   // What has ended is in no cache: to answer, a worker goes through the history from its beginning.
   expect((await life.status()).outcome).toBe('done')
+  expect(failedTasks(await life.handle.fetchHistory())).toEqual([])
 })
