@@ -7,7 +7,7 @@ const { start } = workflowEnvironment()
 
 const continueAfterEvents = 400
 const mostEvents = 500
-/** A slice is an activity and the workflow task that hears of its end, three events each; all that is not slices comes to 0.4. */
+/** A slice is an activity and the workflow task that hears of its end, three events each; all that is not slices comes to 0.5. */
 const mostEventsPerSlice = 6.8
 
 const slicesOf = ({ world }: Life): number => timesOf(world, 'backfillSlice') + timesOf(world, 'verifySlice')
