@@ -1,7 +1,7 @@
 // Gets what this project needs and does not have yet. Only Node's own modules: it runs before anything is installed.
 // It says on stderr what it does, nothing on stdout, and is quick when there is nothing to do.
 //
-//   node scripts/setup.mjs [--tests]     --tests: also what only the tests need
+//   node scripts/setup.mjs [--tests | --mysql]     --tests: also what only the tests need; --mysql: only the MySQL of the tests
 
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -257,8 +257,75 @@ function checkPostgres(stamp) {
   })
 }
 
+/** Where src/dev looks for a MySQL that is not installed. */
+const mysqlFolder = path.join(cacheDir, 'mysql')
+
+/**
+ * Debian 12 has no MySQL: that of Debian's unstable suite, with the libraries it needs, is unpacked into the cache and runs with the
+ * loader found there; nothing is installed into the system. https://manpages.debian.org/bookworm/apt/apt.conf.5.en.html
+ */
+function fetchMysql() {
+  if (process.env['CROSSFADE_MYSQLD'] || fs.existsSync(mysqlFolder)) return
+  const onPath = findOnPath('mysqld')
+  if (onPath && outputOf(onPath, ['--no-defaults', '--version'])?.includes('MariaDB') === false) return
+  const mend =
+    'Install a MySQL server (brew install mysql, apt-get install mysql-server-core), or name one: CROSSFADE_MYSQLD=/path/to/mysqld'
+  const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg'
+  if (!findOnPath('apt-get') || !findOnPath('dpkg-deb') || !fs.existsSync(keyring))
+    throw new SetupError('there is no mysqld on the PATH, and this is no Debian to get one from.', mend)
+  say(`getting a MySQL server for the tests: mysql-server-core of Debian unstable into ${mysqlFolder} …`)
+  fs.mkdirSync(cacheDir, { recursive: true })
+  const work = fs.mkdtempSync(path.join(cacheDir, 'download-'))
+  try {
+    for (const folder of ['lists/partial', 'archives/partial', 'root/usr'])
+      fs.mkdirSync(path.join(work, folder), { recursive: true })
+    fs.writeFileSync(path.join(work, 'status'), '')
+    fs.writeFileSync(
+      path.join(work, 'sources.list'),
+      `deb [signed-by=${keyring}] ${debianMirror()} sid main\n`,
+    )
+    const options = [
+      `Dir::Etc::SourceList=${path.join(work, 'sources.list')}`,
+      'Dir::Etc::SourceParts=/nonexistent',
+      `Dir::State::Lists=${path.join(work, 'lists')}`,
+      `Dir::State::status=${path.join(work, 'status')}`,
+      'Dir::Cache::pkgcache=',
+      'Dir::Cache::srcpkgcache=',
+      `Dir::Cache::archives=${path.join(work, 'archives')}`,
+      'Acquire::Languages=none',
+      'Acquire::http::Timeout=20',
+      ...(process.getuid?.() === 0 ? ['APT::Sandbox::User=root'] : []),
+    ].flatMap((option) => ['-o', option])
+    const quiet = ['-qq', ...options]
+    run('apt-get', [...quiet, '--error-on=any', 'update'], { mend })
+    const install = ['install', '-y', '--no-install-recommends', '--download-only', 'mysql-server-core']
+    run('apt-get', [...quiet, ...install], { mend })
+    const unpacked = path.join(work, 'root')
+    for (const file of fs.readdirSync(path.join(work, 'archives')))
+      // Perl is for MySQL's scripts, not for its server.
+      if (file.endsWith('.deb') && !file.includes('perl'))
+        run('dpkg-deb', ['-x', path.join(work, 'archives', file), unpacked], { mend })
+    for (const rest of ['usr/bin', 'usr/share/doc', 'usr/share/man', 'usr/share/locale'])
+      fs.rmSync(path.join(unpacked, rest), { recursive: true, force: true })
+    if (!fs.existsSync(mysqlFolder)) fs.renameSync(unpacked, mysqlFolder)
+  } finally {
+    fs.rmSync(work, { recursive: true, force: true })
+  }
+}
+
+/** The mirror that this machine uses already. */
+function debianMirror() {
+  for (const file of ['sources.list.d/debian.sources', 'sources.list']) {
+    const full = path.join('/etc/apt', file)
+    const found =
+      fs.existsSync(full) && /https?:\/\/\S*?\/debian(?=\/?\s)/.exec(fs.readFileSync(full, 'utf8'))
+    if (found) return found[0]
+  }
+  return 'http://deb.debian.org/debian'
+}
+
 /** Throws nothing: prints what failed with its mend, and returns the exit code. */
-export function setUp({ tests = false } = {}) {
+export function setUp({ tests = false, only = undefined } = {}) {
   const stamp = readStamp()
   const before = JSON.stringify(stamp)
   const parts = [
@@ -266,15 +333,17 @@ export function setUp({ tests = false } = {}) {
     ['Temporal', () => installTemporal(stamp)],
     ['PostgreSQL', () => checkPostgres(stamp)],
     ...(tests ? [['Temporal test server', () => installTestServer(stamp)]] : []),
-  ]
+    // Without it its tests are skipped, and say so; with CROSSFADE_REQUIRE_ALL=1 they fail.
+    ...(tests ? [['MySQL', fetchMysql, 'optional']] : []),
+  ].filter(([name]) => only === undefined || name === only)
   let code = 0
-  for (const [name, install] of parts) {
+  for (const [name, install, isOptional] of parts) {
     try {
       install()
     } catch (error) {
       say(`${name}: ${error instanceof Error ? error.message : String(error)}`)
       if (error instanceof SetupError) say(`  → ${error.mend}`)
-      code = 1
+      if (!isOptional) code = 1
       if (name === 'npm packages') break
     }
   }
@@ -287,11 +356,13 @@ export function setUp({ tests = false } = {}) {
 }
 
 if (process.argv[1] && fs.realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
-  const unknown = process.argv.slice(2).filter((argument) => argument !== '--tests')
+  const given = process.argv.slice(2)
+  const unknown = given.filter((argument) => argument !== '--tests' && argument !== '--mysql')
   if (unknown.length > 0) {
-    say(`unknown argument ${unknown.join(' ')}; there is only --tests.`)
+    say(`unknown argument ${unknown.join(' ')}; there are --tests and --mysql.`)
     process.exitCode = 2
   } else {
-    process.exitCode = setUp({ tests: process.argv.includes('--tests') })
+    const isForMysql = given.includes('--mysql')
+    process.exitCode = setUp({ tests: given.length > 0, ...(isForMysql ? { only: 'MySQL' } : {}) })
   }
 }

@@ -1,11 +1,11 @@
 import type { Connection } from '@temporalio/client'
 import {
   databaseUrl,
-  openDatabase,
+  openForExamination,
   toCrossfadeError,
+  withoutMigrations,
   type LongTransactions,
   type Privilege,
-  type Database,
   type ReplicaLag,
 } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
@@ -129,6 +129,9 @@ async function checkWorkers(
 
 const longTransactionSec = 60
 
+/** What takes longer is a finding of its own. */
+const longestLookMs = 30_000
+
 /** Everything about one database that a migration depends on. */
 export async function checkDatabase(
   name: string,
@@ -136,9 +139,9 @@ export async function checkDatabase(
   olderThanSec = longTransactionSec,
 ): Promise<Check[]> {
   const label = (what: string): string => (name === 'default' ? what : `${what} (${name})`)
-  let database: Database
+  let database: Awaited<ReturnType<typeof openForExamination>>
   try {
-    database = await openDatabase(name, { maxConnections: 1, applicationName: 'crossfade doctor' })
+    database = await openForExamination(name, { maxConnections: 1, applicationName: 'crossfade doctor' })
   } catch (error) {
     return [failedBy(label('Database'), error)]
   }
@@ -146,6 +149,7 @@ export async function checkDatabase(
   const beside = migrations.flatMap((migration) => tablesBeside(migration))
   const followed = [...migrations.flatMap((migration) => tablesOf(migration).old), ...beside]
   const all = [...migrations.flatMap((migration) => everyTable(migration)), ...beside]
+  const refusal = withoutMigrations(name, databaseUrl(name))
   try {
     return await database.transaction(
       async (tx) => {
@@ -156,6 +160,14 @@ export async function checkDatabase(
           tooOld
             ? failed(label('Server'), tooOld.message, tooOld.mend)
             : passed(label('Server'), version.text),
+          // Where nothing is to be migrated it is said, and is no failure.
+          ...(refusal === undefined
+            ? []
+            : [
+                migrations.length > 0
+                  ? failedBy(label('Migrations'), refusal)
+                  : skipped(label('Migrations'), refusal.message),
+              ]),
           toPrivilegesCheck(label('Privileges'), await catalog.privileges(tx, all)),
           toLagCheck(label('Replica lag'), await catalog.replicaLag(tx)),
           toTransactionsCheck(
@@ -169,7 +181,7 @@ export async function checkDatabase(
             : toCaptureCheck(label('Capture'), await catalog.captureHazards(tx, followed)),
         ]
       },
-      { readOnly: true },
+      { readOnly: true, statementTimeoutMs: longestLookMs },
     )
   } catch (error) {
     return [failedBy(label('Database'), toCrossfadeError(error, `The database "${name}"`))]
@@ -195,7 +207,7 @@ function toPrivilegesCheck(name: string, needed: readonly Privilege[]): Check {
 /** @param lockers pids that hold locks on the tables of a migration */
 function toTransactionsCheck(
   name: string,
-  { sessions, prepared, hidden }: LongTransactions,
+  { sessions, prepared, harm, unseen }: LongTransactions,
   olderThanSec: number,
   lockers: ReadonlySet<number>,
 ): Check {
@@ -206,23 +218,21 @@ function toTransactionsCheck(
     ),
     ...prepared.map(
       ({ name: gid, user, transactionAgeSec }) =>
-        `prepared transaction ${gid} of ${user}, ${Math.round(transactionAgeSec)} s`,
+        `prepared transaction ${gid}${user && ` of ${user}`}, ${Math.round(transactionAgeSec)} s`,
     ),
   ]
   if (lines.length === 0)
     return passed(
       name,
-      `none ${hidden > 0 ? 'that can be seen ' : ''}is older than ${olderThanSec} s` +
-        (hidden > 0 ? `; ${hidden} sessions cannot be seen (grant pg_monitor to the role of the URL)` : ''),
+      [`none ${unseen.length > 0 ? 'that can be seen ' : ''}is older than ${olderThanSec} s`, ...unseen].join(
+        '; ',
+      ),
     )
-  const [oldest] = sessions
-  const [first] = prepared
+  const [oldest] = [...sessions, ...prepared]
   return failed(
     name,
-    lines.join('; '),
-    `They hold up concurrent index builds and vacuum, and DDL on what they have locked. End them where they were forgotten: ${
-      oldest ? `SELECT pg_terminate_backend(${oldest.pid});` : (first?.end ?? '')
-    }`,
+    [...lines, ...unseen].join('; '),
+    `They hold up ${harm}. End them where they were forgotten: ${oldest?.end ?? ''}`,
   )
 }
 
@@ -231,6 +241,6 @@ function toCaptureCheck(
   hazards: readonly { readonly what: string; readonly mend: string }[],
 ): Check {
   const [first] = hazards
-  if (!first) return passed(name, 'no subscription writes the tables, and none of their triggers is disabled')
+  if (!first) return passed(name, 'nothing writes the tables past triggers, and none of theirs is disabled')
   return failed(name, hazards.map(({ what }) => what).join('; '), first.mend)
 }

@@ -23,18 +23,23 @@ export interface TransactionOptions {
   readonly snapshot?: boolean
 }
 
-export interface Database {
+/** Connections to one database, whatever can be asked of it. */
+export interface Connections<D> {
   readonly name: string
-  readonly dialect: Dialect
+  readonly dialect: D
   /**
    * Runs `fn` in one transaction on one connection and commits.
    * @throws what `fn` throws after rolling back; `DATABASE.MAY_HAVE_COMMITTED` when the answer to COMMIT was lost.
    */
   transaction<T>(fn: (tx: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>
+  close(): Promise<void>
+}
+
+/** One that migrations run on. */
+export interface Database extends Connections<Dialect> {
   /** One statement outside of any transaction block, on a connection of its own (concurrent index builds). */
   standalone(
     sql: string,
     options: { readonly lockTimeoutMs: number; readonly signal?: AbortSignal },
   ): Promise<void>
-  close(): Promise<void>
 }

@@ -1,8 +1,8 @@
 import type { Link, TableName } from '../core/link.ts'
-import type { CrossfadeError } from '../errors/index.ts'
 import type { ColumnOperations } from './columns.ts'
 import type { Database, Transaction } from './database.ts'
 import type { Dependent, Dependents } from './dependents.ts'
+import type { Examination } from './examination.ts'
 import type { Flags } from './flags.ts'
 import type { Mends } from './mends.ts'
 import type { Ranges } from './ranges.ts'
@@ -10,6 +10,7 @@ import type { Access, DdlStep, OwnStatement, Scope, TargetTableSpec } from './st
 import type { Key, KeyRange, ResolvedLink, SyncGroup } from './sync-group.ts'
 
 export type * from './dependents.ts'
+export type * from './examination.ts'
 export type * from './flags.ts'
 export type * from './ranges.ts'
 export type * from './mends.ts'
@@ -85,35 +86,6 @@ export interface CopiedKeys {
   readonly chunks: readonly string[]
 }
 
-export interface Blocker {
-  readonly pid: number
-  readonly user: string
-  readonly application: string
-  readonly queryAgeSec: number
-  readonly transactionAgeSec: number
-  readonly state: string
-}
-
-export interface LongTransactions {
-  /** The oldest first. */
-  readonly sessions: readonly Blocker[]
-  readonly prepared: readonly {
-    readonly name: string
-    readonly user: string
-    readonly transactionAgeSec: number
-    /** The statement that ends it. */
-    readonly end: string
-  }[]
-  /** Sessions of others whose state our role may not see. */
-  readonly hidden: number
-}
-
-export interface Privilege {
-  /** The statement, with why it is needed as its comment, without a semicolon. */
-  readonly grant: string
-  readonly isGranted: boolean
-}
-
 /** `copy`: keep the other side equal. `watch`: only note the key, nobody applies it. */
 export type TriggerMode = 'copy' | 'watch'
 
@@ -126,12 +98,6 @@ export interface TableActivity {
   readonly table: TableName
   readonly scans: number
   readonly writes: number
-}
-
-export interface ReplicaLag {
-  /** Seconds; undefined where it cannot be read, which counts as lagging. */
-  readonly lagSec: number | undefined
-  readonly reason: string
 }
 
 /** What a server is busy with. */
@@ -157,22 +123,9 @@ export interface ServerLoad {
   }[]
 }
 
-export interface Dialect {
-  readonly engine: 'postgres'
-  readonly errors: {
-    isBusy(error: unknown): boolean
-    isRejected(error: unknown): boolean
-    isUniqueViolation(error: unknown): boolean
-    isConnectionLoss(error: unknown): boolean
-    /** SQLSTATE and names, never values. */
-    describeRejection(error: unknown): string
-    toCrossfadeError(error: unknown, what: string): CrossfadeError
-  }
-  readonly catalog: {
+export interface Dialect extends Examination {
+  readonly catalog: Examination['catalog'] & {
     scope(migration: string): Scope
-    version(
-      tx: Transaction,
-    ): Promise<{ readonly text: string; readonly number: number; readonly deadlockTimeoutMs: number }>
     describeTable(tx: Transaction, table: TableName): Promise<TableDescription | undefined>
     /** What stands on a table beside its columns (indexes, constraints, triggers, policies, …): each one's name and what it is. */
     facts(tx: Transaction, table: TableName): Promise<Readonly<Record<string, string>>>
@@ -184,23 +137,7 @@ export interface Dialect {
     resolveLink(tx: Transaction, link: Link): Promise<ResolvedLink>
     /** Where the group keeps the keys of `ResolvedLink.outside`; undefined before expand has made it. */
     outside(tx: Transaction, scope: Scope, groupId: string): Promise<TableName | undefined>
-    /**
-     * What a migration of `tables` needs of our role, and of tables that it only reads; those that do not stand yet are created in
-     * their schema.
-     */
-    privileges(
-      tx: Transaction,
-      tables: readonly TableName[],
-      readOnly?: readonly TableName[],
-    ): Promise<readonly Privilege[]>
-    longTransactions(tx: Transaction, olderThanSec: number): Promise<LongTransactions>
-    /** What keeps a write to these tables from being captured, or from meeting the triggers that its author expects. */
-    captureHazards(
-      tx: Transaction,
-      tables: readonly TableName[],
-    ): Promise<readonly { readonly what: string; readonly mend: string }[]>
     activity(tx: Transaction, tables: readonly TableName[]): Promise<TableActivity[]>
-    blockers(tx: Transaction, tables: readonly TableName[]): Promise<Blocker[]>
     /**
      * The tables that the server reads for a link, partitions as the table above them.
      * @throws what the server says of an expression that it cannot evaluate, as `PLAN.MAPPING_REFUSED`
@@ -210,7 +147,6 @@ export interface Dialect {
       tx: Transaction,
       sql: string,
     ): Promise<{ readonly indexes: readonly string[]; readonly sequentialScans: readonly string[] }>
-    replicaLag(tx: Transaction): Promise<ReplicaLag>
     load(tx: Transaction, tables: readonly TableName[]): Promise<ServerLoad>
     /** The number that a query of the user's gives; undefined where it gives none. */
     evaluate(tx: Transaction, sql: string): Promise<number | undefined>

@@ -1,6 +1,9 @@
 import { databaseName } from '../core/input.ts'
 import { CrossfadeError } from '../errors/index.ts'
-import type { Database } from './database.ts'
+import type { Connections, Database } from './database.ts'
+import type { Examination } from './examination.ts'
+import { isMysqlError, toCrossfadeError as translateMysql } from './mysql/errors.ts'
+import { toCrossfadeError as translatePostgres } from './postgres/errors.ts'
 
 export type { Database, Row, Transaction, TransactionOptions } from './database.ts'
 export type * from './columns.ts'
@@ -31,31 +34,61 @@ export function databaseUrl(name: string, environment: NodeJS.ProcessEnv = proce
   })
 }
 
+interface OpenOptions {
+  readonly url?: string
+  readonly maxConnections?: number
+  readonly applicationName?: string
+}
+
+const isMysql = (url: string): boolean => /^(mysql|mariadb):/.test(url)
+
 /**
- * Opens the pool of a database by its name. The dialect is chosen by the URL's scheme and loaded on demand.
- * @throws `DATABASE.NOT_CONFIGURED`, `DATABASE.UNKNOWN_SCHEME`
+ * Opens the pool of a database by its name, for migrations. The dialect is chosen by the URL's scheme and loaded on demand.
+ * @throws `DATABASE.NOT_CONFIGURED`, `DATABASE.UNKNOWN_SCHEME`, `DATABASE.NO_MIGRATIONS`
  */
-export async function openDatabase(
-  name: string,
-  options: {
-    readonly url?: string
-    readonly maxConnections?: number
-    readonly applicationName?: string
-  } = {},
-): Promise<Database> {
+export async function openDatabase(name: string, options: OpenOptions = {}): Promise<Database> {
   const url = options.url ?? databaseUrl(name)
   const scheme = /^([a-z]+):/.exec(url)?.[1] ?? ''
   if (scheme === 'postgres' || scheme === 'postgresql') {
     const { openPostgres } = await import('./postgres/connection.ts')
     return openPostgres({ ...options, name, url })
   }
-  throw new CrossfadeError({
-    kind: 'input',
-    code: 'DATABASE.UNKNOWN_SCHEME',
-    message: `The URL of the database "${name}" starts with "${scheme}:", which names no engine that Crossfade knows.`,
-    mend: 'Use a URL that starts with postgres:// or postgresql://.',
+  throw (
+    withoutMigrations(name, url) ??
+    new CrossfadeError({
+      kind: 'input',
+      code: 'DATABASE.UNKNOWN_SCHEME',
+      message: `The URL of the database "${name}" starts with "${scheme}:", which names no engine that Crossfade knows.`,
+      mend: 'Use a URL that starts with postgres://, postgresql://, mysql:// or mariadb://.',
+    })
+  )
+}
+
+/** What keeps every migration from running on the engine of this URL; undefined where nothing does. */
+export function withoutMigrations(name: string, url: string): CrossfadeError | undefined {
+  if (!isMysql(url)) return undefined
+  return new CrossfadeError({
+    kind: 'refused',
+    code: 'DATABASE.NO_MIGRATIONS',
+    message: `The database "${name}" is MySQL or MariaDB: Crossfade examines it (crossfade doctor), and cannot run migrations on it yet.`,
+    mend: 'Migrations run on PostgreSQL in this version.',
   })
 }
 
-/** Any error of a driver as one of ours, without row values. The drivers that are not loaded cannot have thrown it. */
-export { toCrossfadeError } from './postgres/errors.ts'
+/**
+ * As {@link openDatabase}, for looking only: also engines that migrations do not run on yet.
+ * @throws `DATABASE.NOT_CONFIGURED`, `DATABASE.UNKNOWN_SCHEME`, `DATABASE.INVALID_URL`
+ */
+export async function openForExamination(
+  name: string,
+  options: OpenOptions = {},
+): Promise<Connections<Examination>> {
+  const url = options.url ?? databaseUrl(name)
+  if (!isMysql(url)) return openDatabase(name, options)
+  const { openMysql } = await import('./mysql/connection.ts')
+  return openMysql({ ...options, name, url })
+}
+
+/** Any error of a driver as one of ours, without row values. */
+export const toCrossfadeError = (error: unknown, what: string): CrossfadeError =>
+  isMysqlError(error) ? translateMysql(error, what) : translatePostgres(error, what)

@@ -1,5 +1,5 @@
 import { formatTable, isSameTable, type TableName } from '../core/link.ts'
-import type { Mends, TableDescription } from '../database/index.ts'
+import type { Mends, ServerVersion, TableDescription } from '../database/index.ts'
 import { newColumns } from '../ddl/columns.ts'
 import type { Migration } from '../definition/index.ts'
 
@@ -14,26 +14,19 @@ export interface Finding {
 
 type Mapping = Migration['mappings'][number]
 
-/** CREATE OR REPLACE TRIGGER came with 14: https://www.postgresql.org/docs/14/sql-createtrigger.html */
-const oldestServer = 140_000
-
 /** Our longest wait for a lock beside the application's statements: DDL. Copying waits 50 ms. */
 const longestLockWaitMs = 200
 
-export function checkServer(version: {
-  readonly text: string
-  readonly number: number
-  readonly deadlockTimeoutMs: number
-}): Finding[] {
+export function checkServer(version: ServerVersion): Finding[] {
   const findings: Finding[] = []
-  if (version.number < oldestServer)
+  if (version.number < version.oldest.number)
     findings.push({
       rule: 'server-too-old',
       severity: 'refusal',
-      message: `The server is ${version.text}; Crossfade needs PostgreSQL 14 or newer.`,
+      message: `The server is ${version.text}; Crossfade needs ${version.oldest.text} or newer.`,
       mend: 'Upgrade the server first.',
     })
-  if (version.deadlockTimeoutMs <= longestLockWaitMs)
+  if (version.deadlockTimeoutMs !== undefined && version.deadlockTimeoutMs <= longestLockWaitMs)
     findings.push({
       rule: 'deadlock-timeout-short',
       severity: 'warning',

@@ -100,7 +100,7 @@ export function createCli(
 /** A command line that knows the test's Temporal and database, on a task queue of its own. */
 export function createServiceCli(
   t: Pick<TestContext, 'onTestFinished'>,
-  database: TestDatabase,
+  database: Pick<TestDatabase, 'url'>,
   env: Readonly<Record<string, string>> = {},
 ): Cli {
   return createCli(t, {

@@ -16,6 +16,8 @@ import { fileURLToPath } from 'node:url'
 import type { TestProject } from 'vitest/node'
 import { isCrossfadeError } from '../../src/errors/index.ts'
 import { cacheFolder, findOnPath, isExecutable } from '../../src/dev/cache-folder.ts'
+import type { MysqlEngine } from '../../src/dev/mysql-binaries.ts'
+import { startMysql, type MysqlServer } from '../../src/dev/mysql-server.ts'
 import {
   startPostgres,
   type PostgresServer,
@@ -33,11 +35,22 @@ export interface ProvidedPostgres {
   readonly pgbench: string | null
 }
 
+/** Where the tests find a MySQL or a MariaDB. */
+export interface ProvidedMysql {
+  readonly engine: MysqlEngine
+  /** User `root`, database `mysql`. */
+  readonly url: string
+}
+
 declare module 'vitest' {
   export interface ProvidedContext {
     postgres18: ProvidedPostgres | null
     /** Null where this machine has none. */
     postgres15: ProvidedPostgres | null
+    /** Null where this machine has none. */
+    mysql: ProvidedMysql | null
+    /** Null where this machine has none. */
+    mariadb: ProvidedMysql | null
     temporalAddress: string | null
     temporalCli: string | null
     /** The time-skipping test server's binary. */
@@ -53,12 +66,13 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 const mustHaveAll = process.env['CROSSFADE_REQUIRE_ALL'] === '1'
 
 /** What each kind of test needs; nothing else is started for it. */
-const needs: Readonly<Record<string, readonly ('postgres' | 'temporal' | 'bundle')[]>> = {
-  integration: ['postgres', 'temporal', 'bundle'],
+type Need = 'postgres' | 'mysql' | 'temporal' | 'bundle'
+const needs: Readonly<Record<string, readonly Need[]>> = {
+  integration: ['postgres', 'mysql', 'temporal', 'bundle'],
   workflow: ['temporal', 'bundle'],
   replay: ['bundle'],
   torture: ['postgres', 'temporal', 'bundle'],
-  e2e: ['postgres', 'temporal', 'bundle'],
+  e2e: ['postgres', 'mysql', 'temporal', 'bundle'],
 }
 
 /** One of each for the whole run: each project calls this file, and each loads it anew. */
@@ -68,6 +82,8 @@ interface Shared {
   memory?: string | undefined
   postgres18?: Promise<PostgresServer>
   postgres15?: Promise<PostgresServer | null>
+  mysql?: Promise<MysqlServer | null>
+  mariadb?: Promise<MysqlServer | null>
   temporal?: Promise<TemporalServer>
   bundle?: Promise<string | null>
 }
@@ -87,7 +103,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const shared = (holder[key] ??= { users: 0 })
   shared.users += 1
   const wanted = needs[project.name] ?? []
-  const wants = (what: 'postgres' | 'temporal' | 'bundle'): boolean => wanted.includes(what)
+  const wants = (what: Need): boolean => wanted.includes(what)
   const teardown = async (): Promise<void> => {
     shared.users -= 1
     if (shared.users > 0) return
@@ -95,25 +111,31 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await Promise.allSettled([
       shared.postgres18?.then((server) => server.stop('immediate')),
       shared.postgres15?.then((server) => server?.stop('immediate')),
+      shared.mysql?.then((server) => server?.stop('immediate')),
+      shared.mariadb?.then((server) => server?.stop('immediate')),
       shared.temporal?.then((server) => server.stop()),
     ])
     if (shared.memory !== undefined) rmSync(shared.memory, { recursive: true, force: true })
   }
-  if (wants('postgres')) shared.memory ??= folderInMemory()
+  if (wants('postgres') || wants('mysql')) shared.memory ??= folderInMemory()
   const options = (version: '18' | '15'): PostgresServerOptions => ({
     version,
     settings,
     dataDir: shared.memory && join(shared.memory, version),
   })
   try {
-    const [postgres18, postgres15, temporal, bundle] = await Promise.all([
+    const [postgres18, postgres15, mysql, mariadb, temporal, bundle] = await Promise.all([
       wants('postgres') ? (shared.postgres18 ??= startPostgres(options('18'))) : null,
       wants('postgres') ? (shared.postgres15 ??= startPostgres15(options('15'))) : null,
+      wants('mysql') ? (shared.mysql ??= startMysqlOf('mysql', shared.memory)) : null,
+      wants('mysql') ? (shared.mariadb ??= startMysqlOf('mariadb', shared.memory)) : null,
       wants('temporal') ? (shared.temporal ??= startTemporal()) : null,
       wants('bundle') ? (shared.bundle ??= bundleWorkflows()) : null,
     ])
     project.provide('postgres18', describePostgres(postgres18))
     project.provide('postgres15', describePostgres(postgres15))
+    project.provide('mysql', mysql && { engine: mysql.engine, url: mysql.url })
+    project.provide('mariadb', mariadb && { engine: mariadb.engine, url: mariadb.url })
     project.provide('temporalAddress', temporal?.address ?? null)
     project.provide('temporalCli', wants('temporal') ? findTemporalCli() : null)
     project.provide('temporalTestServer', findTestServer())
@@ -165,6 +187,22 @@ async function startPostgres15(options: PostgresServerOptions): Promise<Postgres
   } catch (error) {
     if (!isCrossfadeError(error) || error.code !== 'DATABASE.NO_BINARIES') throw error
     missing('PostgreSQL 15', error.mend)
+    return null
+  }
+}
+
+async function startMysqlOf(engine: MysqlEngine, memory: string | undefined): Promise<MysqlServer | null> {
+  try {
+    return await startMysql({
+      engine,
+      dataDir: memory && join(memory, engine),
+      // What takes a server's clock for UTC fails.
+      timeZone: 'Asia/Tokyo',
+      settings: { 'innodb-flush-log-at-trx-commit': '0', 'sync-binlog': '0' },
+    })
+  } catch (error) {
+    if (!isCrossfadeError(error) || error.code !== 'DATABASE.NO_BINARIES') throw error
+    missing(engine === 'mysql' ? 'MySQL' : 'MariaDB', error.mend)
     return null
   }
 }

@@ -9,6 +9,9 @@ import { evaluationSql } from './in-row.ts'
 import { ourTable } from './objects.ts'
 import { everything, linkRows, targetColumns } from './projection.ts'
 
+/** CREATE OR REPLACE TRIGGER came with 14: https://www.postgresql.org/docs/14/sql-createtrigger.html */
+const oldest = { text: 'PostgreSQL 14', number: 140_000 }
+
 export const version: Dialect['catalog']['version'] = async (tx) => {
   const result = await tx.query(
     `SELECT current_setting('server_version') AS text, current_setting('server_version_num') AS number, ` +
@@ -18,6 +21,7 @@ export const version: Dialect['catalog']['version'] = async (tx) => {
   return {
     text: `PostgreSQL ${row['text'] ?? '?'}`,
     number: Number(row['number'] ?? 0),
+    oldest,
     deadlockTimeoutMs: Number(row['deadlock'] ?? 1000),
   }
 }

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import pg from 'pg'
-import { CrossfadeError } from '../../errors/index.ts'
 import type { Database, Row, Transaction, TransactionOptions } from '../database.ts'
+import { errorSwallowed, mayHaveCommitted } from '../translate.ts'
 import { isConnectionLoss, sqlState } from './errors.ts'
 import { postgres } from './dialect.ts'
 import { sessionSettings } from './session.ts'
@@ -105,28 +105,14 @@ function asLockTimeout(error: unknown): unknown {
   return sqlState(error) === '57014' ? Object.assign(error as object, { code: '55P03' }) : error
 }
 
-/** Rule 8: an answer to COMMIT that was lost is neither done nor failed. */
 async function commit(client: pg.PoolClient): Promise<void> {
   try {
     const { command } = await client.query('COMMIT')
     if (command === 'COMMIT') return
   } catch (error) {
-    if (!isConnectionLoss(error)) throw error
-    throw new CrossfadeError({
-      kind: 'unavailable',
-      code: 'DATABASE.MAY_HAVE_COMMITTED',
-      message:
-        'The connection was lost while a transaction was being committed: it may or may not have been.',
-      mend: 'Nothing to do: the step looks at the database before it goes on.',
-      cause: error,
-    })
+    throw isConnectionLoss(error) ? mayHaveCommitted(error) : error
   }
-  throw new CrossfadeError({
-    kind: 'bug',
-    code: 'INTERNAL.ERROR_SWALLOWED',
-    message: 'A transaction was to be committed in which a statement had failed: the server rolled it back.',
-    mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
-  })
+  throw errorSwallowed()
 }
 
 function toTransaction(client: pg.PoolClient): Transaction {

@@ -27,7 +27,6 @@ import { privileges } from './rights.ts'
 import * as triggers from './triggers.ts'
 
 export const postgres: Dialect = {
-  engine: 'postgres',
   errors,
   catalog: {
     ...catalog,

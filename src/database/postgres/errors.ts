@@ -1,4 +1,5 @@
-import { CrossfadeError, isCrossfadeError, type ErrorDetails } from '../../errors/index.ts'
+import type { CrossfadeError, ErrorDetails } from '../../errors/index.ts'
+import { connectionCodes, translate, type Rule } from '../translate.ts'
 
 /** What node-postgres throws: https://www.postgresql.org/docs/18/protocol-error-fields.html */
 interface PostgresError extends Error {
@@ -29,15 +30,6 @@ export const sqlState = (error: unknown): string | undefined =>
   isPostgresError(error) ? error.code : undefined
 
 const connectionStates = /^(08|57P0[123]|53300|25P03)/ // 25P03: we stood still for too long, and were cut off
-const connectionCodes = new Set([
-  'ECONNRESET',
-  'ECONNREFUSED',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-])
 
 export function isConnectionLoss(error: unknown): boolean {
   if (!(error instanceof Error)) return false
@@ -71,22 +63,13 @@ const namesOnly = /^(0A|25|26|28|2B|34|3D|3F|40|42|54)/
 const isLoginRefused = (error: unknown): boolean =>
   isPostgresError(error) && /^(28|3D000)/.test(error.code ?? '')
 
-interface Rule {
-  when(error: unknown): boolean
-  readonly kind: 'refused' | 'unavailable'
-  readonly code: string
-  /** What follows after what was tried. */
-  says(error: PostgresError): string
-  readonly mend: string
-}
-
 const ofState =
   (states: RegExp) =>
   (error: unknown): boolean =>
     isPostgresError(error) && states.test(error.code ?? '')
 
 /** The first that fits. Messages of the server stand only where they cannot quote a row's value. */
-const rules: readonly Rule[] = [
+const rules: readonly Rule<PostgresError>[] = [
   {
     when: isConnectionLoss,
     kind: 'unavailable',
@@ -141,27 +124,8 @@ const rules: readonly Rule[] = [
   },
 ]
 
-/** Any error as one of ours; ours pass unchanged. */
-export function toCrossfadeError(error: unknown, what: string): CrossfadeError {
-  if (isCrossfadeError(error)) return error
-  const rule = rules.find(({ when }) => when(error))
-  if (!rule)
-    return new CrossfadeError({
-      kind: 'bug',
-      code: 'INTERNAL.UNEXPECTED',
-      message: `${what}: ${error instanceof Error ? error.message : 'an unknown error'}.`,
-      mend: 'Please report this with the versions of crossfade-db, Temporal and the database.',
-      cause: error,
-    })
-  const { kind, code, says, mend } = rule
-  return new CrossfadeError({
-    kind,
-    code,
-    message: `${what}: ${says(error as PostgresError)}.`,
-    mend,
-    details: detailsOf(error),
-  })
-}
+export const toCrossfadeError = (error: unknown, what: string): CrossfadeError =>
+  translate(error, what, rules, detailsOf)
 
 function detailsOf(error: unknown): ErrorDetails {
   if (!isPostgresError(error)) return {}

@@ -24,9 +24,14 @@ export const longTransactions: Dialect['catalog']['longTransactions'] = async (t
   const hidden = await tx.query(
     `SELECT count(*) AS hidden FROM pg_stat_activity WHERE datname = current_database() AND state IS NULL AND backend_type IS NULL`,
   )
+  const count = Number(hidden.rows[0]?.['hidden'])
   return {
-    hidden: Number(hidden.rows[0]?.['hidden']),
-    sessions: sessions.rows.map(toSession),
+    harm: 'concurrent index builds and vacuum, and DDL on what they have locked',
+    unseen: count === 0 ? [] : [`${count} sessions cannot be seen (grant pg_monitor to the role of the URL)`],
+    sessions: sessions.rows.map((row) => ({
+      ...toSession(row),
+      end: `SELECT pg_terminate_backend(${row['pid']});`,
+    })),
     prepared: prepared.rows.map((row) => ({
       name: row['gid'] ?? '',
       user: row['owner'] ?? '',
