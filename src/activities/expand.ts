@@ -1,12 +1,13 @@
-import { resolveGroups, everyTable } from '../copy/groups.ts'
+import { resolveGroups, everyTable, tablesOf } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { TableName } from '../core/link.ts'
 import type { DdlStep } from '../database/index.ts'
 import { fingerprint, type Migration } from '../definition/index.ts'
 import { completeTargets } from '../ddl/complete.ts'
 import { captureSteps, foundationSteps } from '../ddl/expand-steps.ts'
-import { runStep } from '../ddl/run-step.ts'
+import { attempt, runStep } from '../ddl/run-step.ts'
 import { CrossfadeError } from '../errors/index.ts'
+import { assertSomeInstance, untilAcknowledged } from '../sync/acknowledged.ts'
 import { assertCaptured } from '../sync/capture.ts'
 import { mostChanges, shorten } from '../plan/drift.ts'
 import { makePlan } from '../plan/make-plan.ts'
@@ -69,7 +70,8 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
     },
 
     async checkCapture(ref, around) {
-      const { place, groups } = await around.enter(ref)
+      const { place, migration, groups } = await around.enter(ref)
+      if (migration.sync.method === 'application') await untilApplicationCaptures(place, migration, around)
       await place.database.transaction((tx) => assertCaptured(place, tx, groups.forward))
     },
 
@@ -86,6 +88,28 @@ export const expandActivities: Pick<Bodies, 'plan' | 'expand' | 'complete' | 'ch
       })
     },
   }
+
+/**
+ * Rule 1, where the application captures: every instance knows of it, and what one began before it knew has ended. An instance decides
+ * after its write whether to capture it, so until then it holds the table: the lock waits for that, and is given back at once.
+ */
+async function untilApplicationCaptures(
+  place: Workplace,
+  migration: Migration,
+  around: Surroundings,
+): Promise<void> {
+  assertSomeInstance(await untilAcknowledged(place, around), migration.name)
+  const { database } = place
+  const { old } = tablesOf(migration)
+  await attempt(
+    place,
+    'Wait for what the application began before it captured',
+    old,
+    around,
+    ({ lockTimeoutMs }) =>
+      database.transaction((tx) => database.dialect.ddl.lockAgainstWrites(tx, old), { lockTimeoutMs }),
+  )
+}
 
 /** @throws `PLAN.DRIFT` once for each change; resuming the migration accepts it. */
 async function assertFacts(place: Workplace, migration: Migration, call: string): Promise<void> {

@@ -8,6 +8,7 @@ import { movePrimary } from '../ddl/move-primary.ts'
 import { proveKeys } from '../ddl/prove-keys.ts'
 import { attempt, undoStep, type DdlPatience } from '../ddl/run-step.ts'
 import { isSwapped, swapNames } from '../ddl/swap.ts'
+import { untilAcknowledged } from '../sync/acknowledged.ts'
 import { readChangeLogs } from '../sync/apply-changes.ts'
 import { drain } from '../sync/drain.ts'
 import { isCrossfadeError } from '../errors/index.ts'
@@ -73,6 +74,7 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
       if (await hasChangeLog(place, group)) behind += await drain(place, group, 0, 30_000, around.signal)
     for (const group of [...(groups?.forward ?? []), ...(groups?.reverse ?? [])])
       await removeTriggers(place, group, around)
+    if (migration.sync.method === 'application') await untilNobodyCaptures(place, around)
     await restoreColumns(place, around)
     const left = (await proveKeys(place, around)).map(({ title, error }) => `${title}: ${error.message}`)
     if (behind > 0)
@@ -95,6 +97,13 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
     await dropScope(place, tables, around)
     return ['everything that was created is removed', ...left]
   },
+}
+
+/** What instances call within their own transactions goes only after all of them know that it does. */
+async function untilNobodyCaptures(place: Workplace, around: Surroundings): Promise<void> {
+  const { database, scope } = place
+  await database.transaction((tx) => database.dialect.flags.set(tx, scope, {}))
+  await untilAcknowledged(place, around)
 }
 
 function dropScope(place: Workplace, tables: readonly TableName[], around: Surroundings): Promise<void> {

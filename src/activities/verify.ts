@@ -1,7 +1,7 @@
 import { rangeCount } from '../core/lanes.ts'
 import { sampleBreach, type ParityEvidence } from '../core/gates.ts'
 import type { MeasuredLimits } from '../core/measured.ts'
-import type { Groups } from '../copy/groups.ts'
+import { counterparts, type Groups } from '../copy/groups.ts'
 import type { Workplace } from '../copy/workplace.ts'
 import type { ParityCounts, SyncGroup } from '../database/index.ts'
 import type { Migration } from '../definition/index.ts'
@@ -44,7 +44,7 @@ export const verifyActivities: Pick<Bodies, 'planVerify' | 'verifySlice' | 'read
       groups[direction],
       lane,
       { signal, until: Date.now() + sliceSec * 1000, report },
-      { repair },
+      { repair, beside: (group) => counterparts(groups, group) },
     )
     const { full } = await readCounts(place, groups[direction])
     return { done, counts: { compared: full.compared, mismatched: full.mismatched, repaired: full.repaired } }

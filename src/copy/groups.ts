@@ -1,5 +1,5 @@
 import { formatTable, isSameTable, type Link, type LinkPart, type TableName } from '../core/link.ts'
-import type { Dialect, ResolvedLink, Scope, SyncGroup, Transaction } from '../database/index.ts'
+import type { Capture, Dialect, ResolvedLink, Scope, SyncGroup, Transaction } from '../database/index.ts'
 import { forwardLinks, reverseLinks, type Migration } from '../definition/index.ts'
 
 /** The migration's links as they can run now: with the tables' present names and the catalogue's types. */
@@ -25,14 +25,15 @@ export async function resolveGroups(
   }
   const reverse = await resolveAll(tx, dialect, scope, reverseLinks(migration))
   if (migration.kind === 'column') return inRowGroups(tx, dialect, scope, forward, reverse)
+  const capture = captureOf(migration)
   return {
-    forward: [...bySource.values()].map((links, i) => toGroup(`f${i + 1}`, links)),
+    forward: [...bySource.values()].map((links, i) => toGroup(`f${i + 1}`, links, capture)),
     reverse: await Promise.all(
       reverse.map(async (link, i) => {
         const id = `r${i + 1}`
-        if (link.link.target.scope === undefined) return toGroup(id, [link])
+        if (link.link.target.scope === undefined) return toGroup(id, [link], capture)
         const outside = await dialect.catalog.outside(tx, scope, id)
-        return toGroup(id, [outside === undefined ? link : { ...link, outside }])
+        return toGroup(id, [outside === undefined ? link : { ...link, outside }], capture)
       }),
     ),
   }
@@ -141,11 +142,15 @@ async function presentColumns(tx: Transaction, dialect: Dialect, scope: Scope, l
   }
 }
 
-function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
+const captureOf = ({ sync }: Migration): Capture =>
+  sync.method === 'trigger' ? 'triggers' : sync.alsoTriggers === true ? 'both' : 'application'
+
+function toGroup(id: string, links: readonly ResolvedLink[], capture: Capture = 'triggers'): SyncGroup {
   const [first, ...others] = links as [ResolvedLink, ...ResolvedLink[]]
   return {
     id,
     direction: first.link.direction,
+    capture,
     links: [first, ...others],
     keyTypes: first.keyTypes,
     watched: first.link.parts.map(({ table, key }, i) => ({
@@ -158,6 +163,14 @@ function toGroup(id: string, links: readonly ResolvedLink[]): SyncGroup {
       ({ table, on }) => JSON.stringify([formatTable(table), on]),
     ),
   }
+}
+
+/** The groups of the other direction over the same source: their keys are the same. */
+export function counterparts(groups: Groups, group: SyncGroup): readonly SyncGroup[] {
+  const sourceOf = ({ direction, links: [{ link }] }: SyncGroup): TableName =>
+    direction === 'forward' ? link.parts[0].table : link.target.table
+  const others = group.direction === 'forward' ? groups.reverse : groups.forward
+  return others.filter((other) => isSameTable(sourceOf(other), sourceOf(group)))
 }
 
 /** Every table that the migration touches, once, by its name in the definition. */

@@ -35,6 +35,64 @@ export interface Standing {
   readonly primary: 'old' | 'new'
   /** Percent by key. */
   readonly flags: Readonly<Record<string, number>>
+  /**
+   * By the source's name: the change log that a write leaves its keys in, by the side that is primary. Empty where triggers do it;
+   * absent in a schema that an earlier version made.
+   */
+  readonly captures?: Readonly<Record<string, { readonly old?: string; readonly new?: string }>>
+}
+
+/** A row's key: its values in the order of the source's key, each as a text that the database reads. */
+export type WrittenKey = readonly string[]
+
+/** What is used of the connection that the application's own transaction runs on; a query builder's needs no more than this. */
+export interface TransactionClient {
+  query(query: {
+    readonly text: string
+    readonly values: unknown[]
+  }): Promise<{ readonly rows: readonly unknown[] }>
+}
+
+/** What a write says to the database beside itself. */
+export interface ApplicationWrites {
+  /**
+   * Runs `work`, and what it returns to be captured, in one transaction of the application's pool. Beside a plain transaction it is
+   * one statement more, and no round trip: the capture is sent together with COMMIT.
+   * @throws what `work` or COMMIT throws; everything is rolled back then, or nobody knows (a lost connection)
+   */
+  transact<T>(
+    work: (
+      client: ApplicationClient,
+    ) => Promise<{ readonly result: T; readonly capture: CapturedKeys | undefined }>,
+  ): Promise<{ readonly result: T; readonly epoch: number | undefined }>
+  /** The last statement of a transaction that somebody else commits. @returns the epoch that holds now */
+  capture(client: TransactionClient, captured: CapturedKeys): Promise<number>
+  /** What holds now, asked within the transaction of `client`. */
+  standingWithin(client: TransactionClient): Promise<Standing | undefined>
+  /** After the commit, on a connection of its own: the other side says what this one says now. @returns how many of the keys it copied */
+  apply(captured: CapturedKeys, timeoutMs: number): Promise<number>
+  /** The same by the application's own function; the keys stay in the log. */
+  applyBy(
+    captured: CapturedKeys,
+    timeoutMs: number,
+    by: (client: ApplicationClient) => Promise<void>,
+  ): Promise<number>
+  /** Those of the keys that still have to be copied. */
+  pending(captured: CapturedKeys): Promise<readonly WrittenKey[]>
+  /** Whether the whole log is empty. */
+  isEmpty(log: string): Promise<boolean>
+  /** The other side is primary by now: nothing was written, and the transaction can be run again for that side. */
+  isPrimaryMoved(error: unknown): boolean
+  /** What was called is not there any more: the migration is over. */
+  isOver(error: unknown): boolean
+  /** Calls `onEnd` once the transaction on `client` has ended, where the connection tells of it. */
+  onTransactionEnd(client: TransactionClient, onEnd: () => void): boolean
+}
+
+export interface CapturedKeys {
+  /** The group's change log, by its id. */
+  readonly log: string
+  readonly keys: readonly WrittenKey[]
 }
 
 /** An instance of the application, as it tells the database of itself. */
@@ -59,6 +117,7 @@ export interface ApplicationSide {
    * @returns what ends it.
    */
   listen(onChange: () => void, onEnd: () => void): Promise<() => void>
+  readonly writes: ApplicationWrites
   close(): Promise<void>
 }
 

@@ -56,11 +56,18 @@ export interface ResolvedLink {
   }
 }
 
+/**
+ * Who leaves the key of a change in the change log: triggers, which also copy it at once; the application, which copies it after its
+ * commit; or the application, and triggers that only note the keys of whoever writes beside it.
+ */
+export type Capture = 'triggers' | 'application' | 'both'
+
 /** Links that share a change log: all targets of one source, or the one way back to it. */
 export interface SyncGroup {
   /** `f1`, `f2`, … forward; `r1`, `r2`, … reverse. Names the group's objects in the database. */
   readonly id: string
   readonly direction: Link['direction']
+  readonly capture: Capture
   readonly links: readonly [ResolvedLink, ...ResolvedLink[]]
   readonly keyTypes: readonly string[]
   /** Tables whose changes the group follows, each with its columns that hold the group's key. */

@@ -11,7 +11,7 @@ import {
 import { parseDurationMs } from '../core/durations.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { canonicalJson } from './canonical-json.ts'
-import { checkColumnKind, checkTableKind, type Finding } from './kind-checks.ts'
+import { checkColumnKind, checkSync, checkTableKind, type Finding } from './kind-checks.ts'
 import { pairsOf } from './pairs.ts'
 import { definitionSchema, type DefinitionInput, type ParsedDefinition } from './schema.ts'
 
@@ -70,6 +70,7 @@ export function resolveMigration(definition: unknown): Migration {
   }
   const findings = [
     ...(value.kind === 'column' ? checkColumnKind(value) : checkTableKind(value)),
+    ...checkSync(value),
     ...crossChecks(migration),
   ]
   if (findings.length > 0) throw invalid(findings)

@@ -98,3 +98,29 @@ export function checkColumnKind({ mappings, expand, cutover }: ParsedDefinition)
   })
   return findings
 }
+
+/** What the application has to know of its own writes; where it cannot, triggers do. */
+export function checkSync({ kind, sync, mappings, cutover }: ParsedDefinition): Finding[] {
+  const findings: Finding[] = []
+  const find = (path: string, problem: string): void => void findings.push({ path, problem })
+  if (sync.method === 'trigger') {
+    if (sync.alsoTriggers !== undefined) find('sync.alsoTriggers', 'is for sync.method "application"')
+    return findings
+  }
+  if (kind !== 'table') find('sync.method', '"application" is for kind "table"; use "trigger"')
+  if (cutover.mode === 'swap')
+    find(
+      'cutover.mode',
+      'swap gives the application’s statements another table under the same name, and needs no change of it; use "flags", or sync.method "trigger"',
+    )
+  mappings.forEach(({ dependsOn = [] }, i) => {
+    dependsOn.forEach((one, d) => {
+      if ('on' in one)
+        find(
+          `mappings[${i}].dependsOn[${d}]`,
+          'is followed by triggers only; use sync.method "trigger", or say `constant: true`',
+        )
+    })
+  })
+  return findings
+}

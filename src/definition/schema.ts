@@ -214,7 +214,18 @@ export const definitionSchema = z.strictObject({
   mappings: z.array(mapping).min(1),
   sync: z
     .strictObject({
-      method: z.literal('trigger').default('trigger'),
+      method: z
+        .enum(['trigger', 'application'])
+        .default('trigger')
+        .describe(
+          'How writes reach the other side: statement triggers on the source, or the application by crossfade-db/app, which has to be deployed first.',
+        ),
+      alsoTriggers: z
+        .boolean()
+        .optional()
+        .describe(
+          'With "application": triggers note the keys, too, so that whoever writes without the library is captured.',
+        ),
       maxWaitMs: z
         .number()
         .int()

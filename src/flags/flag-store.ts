@@ -28,6 +28,8 @@ export interface FlagStore {
   readonly isFresh: boolean
   /** True where the database holds a migration of this name. */
   readonly isPresent: boolean
+  /** All that this instance acts on; undefined where there is no migration. */
+  readonly standing: Standing | undefined
   /**
    * Whether the flag is on for `key`. A memory look-up: the same key gets the same answer for the same percentage, and a key that
    * is on stays on as the percentage grows. After the lease: whether the new side is primary.
@@ -83,6 +85,10 @@ class LiveFlags implements FlagStore {
 
   get isFresh(): boolean {
     return performance.now() < this.#goodUntil
+  }
+
+  get standing(): Standing | undefined {
+    return this.#standing
   }
 
   get isPresent(): boolean {

@@ -84,6 +84,20 @@ export function checkFollowed(found: TableDescription, setting: string): Finding
   return []
 }
 
+/** What a plan cannot see is said: whether everything that writes has been deployed with the library. */
+export function checkApplication({ name, sync, mappings }: Migration): Finding[] {
+  if (sync.method === 'trigger' || sync.alsoTriggers) return []
+  const sources = [...new Set(mappings.map(({ source }) => formatTable(source)))].join(', ')
+  return [
+    {
+      rule: 'application-captures',
+      severity: 'warning',
+      message: `The application captures its own changes of ${sources}: every service and script that writes there must be deployed with crossfade-db/app before dual-write begins. What is written without it is found only by verification.`,
+      mend: `Deploy createCrossfade({ migration: '${name}' }) everywhere first; sync.alsoTriggers captures the others, too.`,
+    },
+  ]
+}
+
 export function checkTarget(
   migration: Migration,
   mapping: Mapping,

@@ -10,6 +10,7 @@ import { completionSteps, earlySteps, foundationSteps } from '../ddl/expand-step
 import { isCrossfadeError } from '../errors/index.ts'
 import { checkAccess } from './access.ts'
 import {
+  checkApplication,
   checkKeys,
   checkRowSecurity,
   checkServer,
@@ -36,7 +37,7 @@ export interface Plan {
 }
 
 export interface PlannedStep {
-  readonly phase: 'expand' | 'backfill' | 'cutover' | 'retire' | 'contract'
+  readonly phase: 'expand' | 'dual-write' | 'backfill' | 'cutover' | 'retire' | 'contract'
   readonly title: string
   readonly lock: string
   readonly sql: readonly string[]
@@ -66,6 +67,7 @@ export async function makePlan(place: Workplace, migration: Migration): Promise<
             constantTables(migration),
           )),
           ...old.flatMap(({ table, found }) => checkSource(table, found)),
+          ...checkApplication(migration),
           ...checkDependents(migration, dependedOn),
           ...(await checkAccess(tx, dialect, migration)),
           ...checkRowSecurity([...old, ...fresh, ...beside, ...constant].map(({ found }) => found)),
@@ -286,6 +288,39 @@ function plannedColumnSteps(dialect: Dialect, migration: Migration, places: stri
   ]
 }
 
+function captureWords({ sync }: Migration, followed: string, sources: string): PlannedStep[] {
+  const lock = `SHARE ROW EXCLUSIVE on ${sources} for an instant: waits for running writers`
+  if (sync.method === 'trigger')
+    return [
+      words(
+        'expand',
+        `Capture every change of ${followed} by statement triggers`,
+        lock.replace(sources, followed),
+      ),
+    ]
+  return [
+    words(
+      'expand',
+      `Make the functions by which the application captures its changes of ${sources}${sync.alsoTriggers ? ', and triggers that note the keys of whoever writes without it' : ''}`,
+      sync.alsoTriggers ? lock : 'none on your tables',
+    ),
+    words('dual-write', 'Wait until every instance of the application captures what it writes', lock),
+  ]
+}
+
+const followWords = ({ sync }: Migration, targets: string, sources: string): PlannedStep =>
+  sync.method === 'trigger'
+    ? words(
+        'retire',
+        `Follow ${targets} by statement triggers, so that ${sources} stays in step`,
+        `SHARE ROW EXCLUSIVE on ${targets} for an instant`,
+      )
+    : words(
+        'retire',
+        `The application writes ${targets}, and ${sources} follows its commits`,
+        'none on your tables',
+      )
+
 function plannedSteps(
   dialect: Dialect,
   migration: Migration,
@@ -300,11 +335,7 @@ function plannedSteps(
   const follow = followersOf(dependedOn)
   return [
     ...of('expand', [...foundationSteps(dialect, migration), ...earlySteps(dialect, migration)]),
-    words(
-      'expand',
-      `Capture every change of ${followed} by statement triggers`,
-      `SHARE ROW EXCLUSIVE on ${followed} for an instant: waits for running writers`,
-    ),
+    ...captureWords(migration, followed, sources),
     words('backfill', `Copy ${sources} into ${targets} in lanes${places}`, 'none on source rows'),
     ...of('backfill', completionSteps(dialect, migration)),
     migration.cutover.mode === 'swap'
@@ -314,11 +345,7 @@ function plannedSteps(
           `ACCESS EXCLUSIVE on ${['both', ...follow.tables].join(', ')} for an instant`,
         )
       : words('cutover', `Ramp reads by the flag ${migration.flags.readEnabled}`, 'none'),
-    words(
-      'retire',
-      `Follow ${targets} by statement triggers, so that ${sources} stays in step`,
-      `SHARE ROW EXCLUSIVE on ${targets} for an instant`,
-    ),
+    followWords(migration, targets, sources),
     words(
       'contract',
       `Rename ${sources} away${migration.contract.drop ? ', and drop it after the soak' : ''}`,
@@ -333,7 +360,7 @@ function strategyOf(migration: Migration): string {
   const targets = new Set(migration.mappings.map(({ target }) => formatTable(target))).size
   const sources = new Set(migration.mappings.map(({ source }) => formatTable(source))).size
   const shape = targets > sources ? `split into ${targets} tables` : 'move into a reshaped table'
-  return `expand/contract: ${shape}, trigger sync, ${migration.cutover.mode === 'swap' ? 'atomic swap of names' : 'ramp by flags'}`
+  return `expand/contract: ${shape}, ${migration.sync.method} sync, ${migration.cutover.mode === 'swap' ? 'atomic swap of names' : 'ramp by flags'}`
 }
 
 /** Stands for this definition against these source columns: a changed definition or a changed schema has another one. */

@@ -33,6 +33,12 @@ export const applicationMetrics = {
     unit: '{write}',
     says: 'Writes of the old side that succeeded.',
   }),
+  oldWriteError: known({
+    name: 'db.legacy.write.error',
+    kind: 'counter',
+    unit: '{write}',
+    says: 'Writes of the old side that failed.',
+  }),
   newWriteSuccess: known({
     name: 'db.new.write.success',
     kind: 'counter',
@@ -44,6 +50,13 @@ export const applicationMetrics = {
     kind: 'counter',
     unit: '{write}',
     says: 'Writes of the new side that failed.',
+  }),
+  writeLeft: metric({
+    name: 'write.left',
+    kind: 'counter',
+    unit: '{key}',
+    says: 'Keys that were not copied right after their commit, and that the appliers copy.',
+    attributes: { reason: ['flag', 'rest', 'overload', 'error', 'time-out', 'taken'] },
   }),
   readDuration: metric({
     name: 'read.duration',

@@ -15,6 +15,7 @@ const settleForMs = 15_000
  * The second look at keys that differed at the first (rule 7). Both sides and the change log are read at one instant: a change
  * and its copy, or a change and its key in the log, are committed together, so a difference without an entry is a mismatch,
  * whatever is under way. Nothing is locked: no statement of the application waits for a check.
+ * @param beside groups whose entries explain a difference, too: of the way back while the old side leads, the way there.
  */
 export async function settle(
   { database, scope }: Workplace,
@@ -22,6 +23,7 @@ export async function settle(
   link: ResolvedLink,
   suspects: readonly Key[],
   signal: AbortSignal,
+  beside: readonly SyncGroup[] = [],
 ): Promise<Settled> {
   const { compare, changeLog } = database.dialect
   const confirmed: Key[] = []
@@ -32,7 +34,10 @@ export async function settle(
     const look = await database.transaction(
       async (tx) => {
         const now = await compare.keys(tx, link, open)
-        return { ...now, pending: await changeLog.pendingKeys(tx, scope, group, now.different) }
+        const pending: Key[] = []
+        for (const log of [group, ...beside])
+          pending.push(...(await changeLog.pendingKeys(tx, scope, log, now.different)))
+        return { ...now, pending }
       },
       { snapshot: true, readOnly: true },
     )

@@ -41,6 +41,12 @@ const plus = (a: VerifyProgress, b: VerifyProgress): VerifyProgress => ({
   explained: a.explained + b.explained,
 })
 
+interface VerifyOptions {
+  readonly repair: boolean
+  /** Other groups whose change logs explain a difference. */
+  readonly beside?: (group: SyncGroup) => readonly SyncGroup[]
+}
+
 /** What the first look at the next rows of a range has found, by link. */
 interface Look {
   readonly next: { readonly end: Key | undefined; readonly range: KeyRange }
@@ -58,7 +64,7 @@ export async function verifyLane(
   groups: readonly SyncGroup[],
   lane: number,
   pace: Pace<VerifyProgress>,
-  { repair: repairs }: { readonly repair: boolean },
+  options: VerifyOptions,
 ): Promise<VerifyResult> {
   let progress = nothing
   let rows = firstRows
@@ -75,7 +81,7 @@ export async function verifyLane(
     for (const { link, comparison } of look.found)
       counts.push({
         link: link.link.id,
-        counts: await settleRange(place, group, link, look.next.range, comparison, repairs, pace.signal),
+        counts: await settleRange(place, group, link, look.next.range, comparison, pace.signal, options),
       })
     // A check that was cut short says nothing: the range is looked at again.
     if (!look.settled && pace.signal.aborted) return { cursor: undefined, rows: 0, done: false }
@@ -164,8 +170,8 @@ async function settleRange(
   link: ResolvedLink,
   range: KeyRange,
   first: Comparison,
-  repairs: boolean,
   signal: AbortSignal,
+  { repair: repairs, beside = () => [] }: VerifyOptions,
 ): Promise<VerifyProgress> {
   const { database } = place
   let counts: VerifyProgress = { ...nothing, compared: first.compared }
@@ -173,7 +179,7 @@ async function settleRange(
   for (let look = first; ;) {
     const last = look.different.at(-1)
     if (last === undefined) return counts
-    const { confirmed, explained } = await settle(place, group, link, look.different, signal)
+    const { confirmed, explained } = await settle(place, group, link, look.different, signal, beside(group))
     const repaired = repairs ? await repair(place, group, confirmed) : 0
     counts = plus(counts, { compared: 0, mismatched: confirmed.length, repaired, explained })
     if (look.differences <= look.different.length || signal.aborted) return counts

@@ -163,6 +163,29 @@ const swaps = [
   ...scripts({ ...lane, appliers: 1, swaps: true }, [[update(2), remove()]], [[remove()]]),
 ]
 
+/** The application captures its own writes; one or two of its copies, a lane or none, and an applier. */
+const followed = [
+  ...scripts(
+    { ...lane, appliers: 1, followers: 1, once: true },
+    [[update(2)]],
+    [[remove()]],
+    [[update(2), remove()]],
+  ),
+  ...scripts({ ...lane, rows: [null], appliers: 1, followers: 1, once: true }, [[insert(2), remove()]]),
+  ...scripts(
+    { ...copied, appliers: 1, followers: 2, target: [1] },
+    [[update(2), update(3)]],
+    [[remove(), insert(2)]],
+    [[update(2)], [update(3)]],
+    [[remove()], [insert(3)]],
+  ),
+  ...scripts(
+    { ...copied, appliers: 1, followers: 2, rows: [null] },
+    [[insert(2), update(3)]],
+    [[insert(2), remove()]],
+  ),
+]
+
 const joinedAndStill: readonly JoinedConfiguration[] = [
   {
     order: null,
@@ -250,6 +273,10 @@ export const families = {
   rewrites: pairs('two keys in two ranges of pages, and the table is rewritten', rewrites),
   expand: pairs('the triggers are made while the application writes', expands),
   swap: pairs('the names are exchanged while the application writes', swaps),
+  followed: pairs(
+    'one key, the application’s own copies after its commits, an applier, with a lane and without',
+    followed,
+  ),
   exchange: {
     about: 'rows that exchange the values of a unique index',
     configurations: [],

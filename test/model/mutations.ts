@@ -34,6 +34,11 @@ export const mutations = {
   busyIsForgotten: 'a key whose target row somebody holds is not left for later',
   applierUnmarked: 'an applier that inserts does not hold the lock of a chunk',
   entryTakenFirst: 'the entry is taken out of the change log in a transaction of its own, before the copy',
+  // The copy after the application's commit.
+  followerReadsFirst: 'a copy after the commit reads the source before it has locked the target row',
+  followerUnmarked: 'a copy after the commit that inserts does not hold the lock of a chunk',
+  followerPassesOver: 'a copy after the commit passes over a row that came meanwhile',
+  goneIsCopied: 'a copy after the commit that finds no source row leaves no key',
   // Rule 4: the second look.
   noSecondLook: 'a key that was found without a source row is not looked at again',
   secondLookAtOnce: 'the second look does not wait for the chunks to end',

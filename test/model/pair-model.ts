@@ -1,4 +1,5 @@
 import { applierSteps } from './applier.ts'
+import { followerSteps } from './follower.ts'
 import type { Model } from './explore.ts'
 import { attemptSteps, fileSteps } from './lane.ts'
 import type { Mutations } from './mutations.ts'
@@ -15,7 +16,9 @@ export function pairModel(configuration: Configuration, without: Mutations): Mod
       ...expandSteps(s, setting),
       ...s.writers.flatMap((_, i) => writerSteps(s, i, setting)),
       ...s.attempts.flatMap((_, i) => attemptSteps(s, i, setting)),
-      ...s.appliers.flatMap((_, i) => applierSteps(s, i, setting)),
+      ...s.appliers.flatMap((_, i) =>
+        i < configuration.appliers ? applierSteps(s, i, setting) : followerSteps(s, i, setting),
+      ),
       ...fileSteps(s, setting),
       ...swapSteps(s, setting),
     ],

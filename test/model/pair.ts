@@ -126,6 +126,8 @@ export interface Configuration {
   /** Each lane has one attempt only; else a second one, that may begin while the first one lives. */
   readonly once?: boolean
   readonly appliers: number
+  /** The application captures its writes itself, and so many of its copies after a commit may be under way at a time. */
+  readonly followers?: number
   /** The triggers stand from the start unless this is true. */
   readonly expands?: boolean
   readonly swaps?: boolean
@@ -163,8 +165,20 @@ export const idleApplier = (): Applier => ({
 })
 
 export function initialPair(configuration: Configuration): Pair {
-  const { rows, target, writers, ranges, appliers, once, expands, swaps, crashes, logged, pages } =
-    configuration
+  const {
+    rows,
+    target,
+    writers,
+    ranges,
+    appliers,
+    followers = 0,
+    once,
+    expands,
+    swaps,
+    crashes,
+    logged,
+    pages,
+  } = configuration
   return {
     tables: [rows.map((r, key) => row(r, pages?.[key])), rows.map((_, key) => row(target?.[key] ?? null))],
     leading: 0,
@@ -174,7 +188,7 @@ export function initialPair(configuration: Configuration): Pair {
     ranges: ranges.map(() => newRange(pages ? 0 : null)),
     writers: writers.map(() => ({ at: 'idle', change: 0, table: 0, leaves: [] })),
     attempts: ranges.flatMap(() => [newAttempt('idle'), newAttempt(once ? 'over' : 'idle')]),
-    appliers: Array.from({ length: appliers }, idleApplier),
+    appliers: Array.from({ length: appliers + followers }, idleApplier),
     swap: swaps ? 'idle' : 'none',
     crashes: crashes ?? 0,
     file: 0,

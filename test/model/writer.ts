@@ -31,6 +31,8 @@ export function writerSteps(s: Pair, index: number, setting: Setting): Step<Pair
     case 'idle':
       return isLockedForSwap(s) ? [] : statement(s, index, name, change, setting)
     case 'trigger':
+      // Whoever captures only is to the rules a trigger that always gives up.
+      if (setting.configuration.followers !== undefined) return [giveUp(s, index, name, change, setting)]
       return [...trigger(s, index, name, change, setting), giveUp(s, index, name, change, setting)]
     case 'insert':
       return [...insert(s, index, name, change, setting), giveUp(s, index, name, change, setting)]

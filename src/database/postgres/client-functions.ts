@@ -43,7 +43,8 @@ SELECT (('x' || substr(encode(sha256(convert_to(encode(sha256(convert_to(salt, '
     `CREATE OR REPLACE FUNCTION ${t('standing')}() RETURNS jsonb ${definer} AS $$
 BEGIN
   RETURN (SELECT jsonb_build_object('incarnation', s.tableoid::text, 'epoch', s.epoch, 'primary', s.primary_side,
-    'flags', (SELECT coalesce(jsonb_object_agg(f.key, f.percent), '{}') FROM ${t('flags')} f)) FROM ${t('state')} s);
+    'flags', (SELECT coalesce(jsonb_object_agg(f.key, f.percent), '{}') FROM ${t('flags')} f),
+    'captures', (SELECT coalesce(jsonb_object_agg(c.source, c.groups), '{}') FROM (SELECT source, jsonb_object_agg(side, group_id) AS groups FROM ${t('captures')} GROUP BY source) c)) FROM ${t('state')} s);
 END $$`,
     `CREATE OR REPLACE FUNCTION ${t('announce')}(_id text, _version text, _incarnation text, _epoch bigint, _lease_ms int) RETURNS jsonb ${definer} AS $$
 DECLARE

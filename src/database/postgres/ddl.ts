@@ -1,7 +1,8 @@
 import type { TableName } from '../../core/link.ts'
 import { formatTable } from '../../core/link.ts'
-import type { DdlStep, Dialect, Scope, SyncGroup } from '../dialect.ts'
+import type { DdlStep, Dialect, Scope, SyncGroup, TriggerMode } from '../dialect.ts'
 import type { Database, Transaction } from '../database.ts'
+import { isCaptured } from './application-capture.ts'
 import { createLinkLogs } from './dependencies.ts'
 import { fitIdentifier, quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
 import { forget, isNoted, note, relationExists } from './journal.ts'
@@ -220,18 +221,25 @@ export const createChangeLog: Dialect['ddl']['createChangeLog'] = (group) => ({
 const watchedNames = (group: SyncGroup): string =>
   [...group.watched, ...group.dependencies].map(({ table }) => formatTable(table)).join(', ')
 
+const installWords = (group: SyncGroup, mode: TriggerMode): Pick<DdlStep, 'title' | 'lock'> => {
+  const lock = `SHARE ROW EXCLUSIVE on ${watchedNames(group)} for an instant: waits for running writers`
+  if (mode === 'watch') return { title: `Note whoever still writes to ${watchedNames(group)}`, lock }
+  if (group.capture === 'triggers')
+    return { title: `Capture every change of ${watchedNames(group)} from here on`, lock }
+  return {
+    title: `Let the application capture every change of ${watchedNames(group)}`,
+    lock: group.capture === 'both' ? lock : 'none on your tables',
+  }
+}
+
 export const installTriggers: Dialect['ddl']['installTriggers'] = (group, mode, settings) =>
   transactional({
     id: `triggers ${group.id} ${mode}`,
-    title:
-      mode === 'copy'
-        ? `Capture every change of ${watchedNames(group)} from here on`
-        : `Note whoever still writes to ${watchedNames(group)}`,
+    ...installWords(group, mode),
     sql: triggerStatements({ migration: '<name>', schema: '_crossfade_<name>' }, group, mode, settings, {
       path: '…',
       deferred: [],
     }),
-    lock: `SHARE ROW EXCLUSIVE on ${watchedNames(group)} for an instant: waits for running writers`,
     inspect: async (tx, scope) => {
       if ((await inJournal(`triggers ${group.id} ${mode}`)(tx, scope)) === 'absent') return 'absent'
       return (await checkTriggers(tx, scope, group, mode)).length === 0 ? 'present' : 'broken'
@@ -248,14 +256,12 @@ export const removeTriggers: Dialect['ddl']['removeTriggers'] = (group) => ({
   title: `Stop following ${watchedNames(group)}`,
   sql: [`DROP TRIGGER … ON ${watchedNames(group)}`],
   lock: `ACCESS EXCLUSIVE on ${watchedNames(group)} for an instant`,
-  inspect: async (tx, scope) =>
-    (
-      await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [
-        `${triggerName(scope, group, '').replaceAll('_', '!_')}%`,
-      ])
-    ).rowCount === 0
-      ? 'present'
-      : 'absent',
+  inspect: async (tx, scope) => {
+    const { rowCount } = await tx.query(`SELECT FROM pg_trigger WHERE tgname LIKE $1 ESCAPE '!'`, [
+      `${triggerName(scope, group, '').replaceAll('_', '!_')}%`,
+    ])
+    return rowCount > 0 || (await isCaptured(tx, scope, group)) ? 'absent' : 'present'
+  },
   apply: (database, scope, { lockTimeoutMs }) =>
     database.transaction(
       async (tx) => {

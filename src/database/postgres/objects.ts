@@ -21,6 +21,7 @@ export type OurTable =
   | 'state'
   | 'columns'
   | 'pulse'
+  | 'captures'
   | `changes_${string}`
   | `authored_${string}`
   | `links_${string}`
@@ -46,6 +47,7 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE TABLE IF NOT EXISTS ${t('instances')} (id text PRIMARY KEY, version text NOT NULL, epoch bigint NOT NULL, lease_ms int NOT NULL, seen_at timestamptz NOT NULL) WITH (fillfactor = 50)`,
     `CREATE TABLE IF NOT EXISTS ${t('measured')} (instance text, slot bigint, reads bigint NOT NULL, "readErrors" bigint NOT NULL, writes bigint NOT NULL, "writeErrors" bigint NOT NULL, ` +
       `compared bigint NOT NULL, mismatched bigint NOT NULL, "latencyDeltaMs" float8 NOT NULL, PRIMARY KEY (instance, slot)) WITH (fillfactor = 50)`,
+    `CREATE TABLE IF NOT EXISTS ${t('captures')} (source text, side text, group_id text NOT NULL, PRIMARY KEY (source, side))`,
     `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text, planned text)`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     `CREATE TABLE IF NOT EXISTS ${t('pulse')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), at timestamptz) WITH (fillfactor = 50)`,

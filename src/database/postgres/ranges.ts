@@ -34,8 +34,11 @@ const chunkLockClass = 0x63726673 // "crfs"
 const chunkLockKey = (scope: Scope): string => `hashtext('${scope.schema.replaceAll("'", "''")}')`
 
 export const markChunkRunning: Dialect['ranges']['markChunkRunning'] = async (tx, scope) => {
-  await tx.query(`SELECT pg_advisory_xact_lock_shared(${chunkLockClass}, ${chunkLockKey(scope)})`)
+  await tx.query(`SELECT ${takeChunkLock(scope)}`)
 }
+
+export const takeChunkLock = (scope: Scope): string =>
+  `pg_advisory_xact_lock_shared(${chunkLockClass}, ${chunkLockKey(scope)})`
 
 /** Virtual transaction ids of the chunks of other sessions that run now: never used twice while the server lives. */
 export const selectRunningChunks = (scope: Scope): string =>

@@ -19,20 +19,26 @@ function dollarQuote(text: string): string {
 }
 
 /** Runs as its owner, with the settings that make an expression mean the same in every session. */
-export function createTriggerFunction(
+export const createTriggerFunction = (
   name: TableName,
   body: string,
   path: string,
   settings: Readonly<Record<string, string>>,
-): string {
-  return (
-    `CREATE OR REPLACE FUNCTION ${quoteTable(name)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${path} ` +
-    Object.entries({ ...settings, ...evaluationSettings })
-      .map(([setting, value]) => `SET ${setting} = ${quoteLiteral(value)}`)
-      .join(' ') +
-    ` AS ${dollarQuote(body)}`
-  )
-}
+): string =>
+  createFunction(`${quoteTable(name)}() RETURNS trigger`, body, path, { ...settings, ...evaluationSettings })
+
+/** The same of any function; `signature` is its name with its arguments, and what it returns. */
+export const createFunction = (
+  signature: string,
+  body: string,
+  path: string,
+  settings: Readonly<Record<string, string>>,
+): string =>
+  `CREATE OR REPLACE FUNCTION ${signature} LANGUAGE plpgsql SECURITY DEFINER SET search_path = ${path} ` +
+  Object.entries(settings)
+    .map(([setting, value]) => `SET ${setting} = ${quoteLiteral(value)}`)
+    .join(' ') +
+  ` AS ${dollarQuote(body)}`
 
 /** Those of the named triggers that a table lacks, or that some sessions would pass by. */
 export async function checkNames(

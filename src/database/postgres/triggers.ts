@@ -9,6 +9,7 @@ import type {
   Watched,
 } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
+import { captureStatements, checkCapture, installCapture, removeCapture } from './application-capture.ts'
 import { subscriptionsOf } from './catalog.ts'
 import { forgetLinks, logEveryLink, logLinks, readsOthers } from './dependencies.ts'
 import { quoteIdentifier, quoteList, quoteLiteral, quoteTable } from './identifiers.ts'
@@ -141,7 +142,12 @@ function functionBody(spec: FunctionSpec): string {
   const { group, event, mode, settings, watched } = spec
   if (event === 'truncate')
     return `BEGIN ${logKeys(spec, `SELECT ${group.keyTypes.map((type) => `NULL::${type}`).join(', ')}`, 't')} RETURN NULL; END`
-  if (mode === 'watch') return `BEGIN ${logKeys(spec, changedKeys(spec))} RETURN NULL; END`
+  if (mode === 'watch')
+    return `BEGIN
+  IF coalesce(current_setting('${applyingSetting}', true), '') = ${quoteLiteral(spec.scope.migration)} THEN RETURN NULL; END IF;
+  ${logKeys(spec, changedKeys(spec))}
+  RETURN NULL;
+END`
   const arrays = variables(group)
   const declare = arrays.map((variable, i) => `${variable} ${group.keyTypes[i]}[];`).join(' ')
   const collect = watched.key.map((column) => `array_agg(${quoteIdentifier(column)})`).join(', ')
@@ -217,7 +223,7 @@ const plannedOnce: Readonly<Record<string, string>> = {
   enable_mergejoin: 'off',
 }
 
-function createFunction(scope: Scope, name: string, body: string, path: string): string {
+function createSyncFunction(scope: Scope, name: string, body: string, path: string): string {
   return createTriggerFunction({ schema: scope.schema, name }, body, path, {
     // Only the new side has a limit (see functionBody). The change log must take its key: what is waited for there is short, the
     // extension of its file for one, and an error there would be the application's.
@@ -291,13 +297,20 @@ export function triggerStatements(
   { path, deferred }: InstalledFrom,
 ): string[] {
   if (isInRow(group)) return ['CREATE TRIGGER … BEFORE INSERT OR UPDATE … FOR EACH ROW']
+  if (mode === 'copy' && group.capture !== 'triggers')
+    return [
+      ...captureStatements(scope, group, path),
+      ...(group.capture === 'both'
+        ? triggerStatements(scope, group, 'watch', settings, { path, deferred })
+        : []),
+    ]
   const followed = followedIn(scope, group, { mode, settings, deferred })
   return [...functionStatements(scope, followed, path), ...attachStatements(scope, followed)]
 }
 
 const functionStatements = (scope: Scope, followed: readonly Followed[], path: string): string[] =>
   followed.flatMap((one) =>
-    events.map((event) => createFunction(scope, one.functionName(event), one.body(event), path)),
+    events.map((event) => createSyncFunction(scope, one.functionName(event), one.body(event), path)),
   )
 
 /** A statement fires the triggers of the table that it names, so each table of a partition tree has the same ones. */
@@ -327,6 +340,11 @@ function attachTo(scope: Scope, followed: Followed, name: TableName): string[] {
  */
 export const install: Dialect['triggers']['install'] = async (tx, scope, group, mode, settings) => {
   if (isInRow(group)) return installRow(tx, scope, group, mode)
+  if (mode === 'copy' && group.capture !== 'triggers') {
+    await installCapture(tx, scope, group)
+    if (group.capture === 'both') await install(tx, scope, group, 'watch', settings)
+    return
+  }
   const deferred = await deferredConstraints(tx, group)
   const followed = followedIn(scope, group, { mode, settings, deferred })
   for (const statement of functionStatements(scope, followed, await searchPath(tx))) await tx.query(statement)
@@ -337,8 +355,11 @@ export const install: Dialect['triggers']['install'] = async (tx, scope, group, 
   await tx.query(attachStatements(scope, followed).join('; '))
 }
 
-export const remove: Dialect['triggers']['remove'] = (tx, scope, group) =>
-  isInRow(group) ? removeRow(tx, scope, group) : drop(tx, scope, everyFollowed(scope, group))
+export const remove: Dialect['triggers']['remove'] = async (tx, scope, group) => {
+  if (isInRow(group)) return removeRow(tx, scope, group)
+  if (group.capture !== 'triggers') await removeCapture(tx, scope, group)
+  await drop(tx, scope, everyFollowed(scope, group))
+}
 
 async function drop(tx: Transaction, scope: Scope, followed: readonly Followed[]): Promise<void> {
   const statements = followed.flatMap((one) =>
@@ -397,6 +418,11 @@ const arrived = (group: SyncGroup): string => `partition ${group.id} `
 export const check: Dialect['triggers']['check'] = async (tx, scope, group, mode = 'copy') => {
   if (isInRow(group)) return checkRow(tx, scope, group)
   const findings: string[] = []
+  if (mode === 'copy' && group.capture !== 'triggers') {
+    findings.push(...(await checkCapture(tx, scope, group)))
+    if (group.capture === 'both') findings.push(...(await check(tx, scope, group, 'watch')))
+    return findings
+  }
   for (const followed of followedIn(scope, group, { ...unused, mode })) {
     const { table } = followed
     for (const subscription of await subscriptionsOf(tx, table))

@@ -109,6 +109,7 @@ test('writes go to the primary side; a hook and a logger that throw reach no req
   })
   const write = (id: number): Promise<unknown> =>
     crossfade.write({
+      keys: [id],
       old: () => m.sql(`INSERT INTO users VALUES ($1, 'a')`, [id]),
       new: () => m.sql(`INSERT INTO people VALUES ($1, 'b')`, [id]),
     })
@@ -162,7 +163,7 @@ test('metrics have the names that teams know, or the prefix of the definition; O
   for (const values of metrics.values()) values.splice(0)
   await m.sql(`INSERT INTO users VALUES (1, 'a secret')`)
   const write = (table: string) => () => m.sql(`UPDATE ${table} SET name = name || '.' WHERE id = 1`)
-  await crossfade.write({ old: write('users'), new: write('people') })
+  await crossfade.write({ keys: [1], old: write('users'), new: write('people') })
   await name(1)
   await name(2) // a miss
   await eventually(() => (metrics.get('shop.read.shadow.compared')?.length ?? 0) >= 2)
@@ -177,8 +178,8 @@ test('metrics have the names that teams know, or the prefix of the definition; O
 
   await m.sql('ALTER TABLE people RENAME COLUMN other TO name')
   await reads(100, 'new')
-  await crossfade.write({ old: write('users'), new: write('people') })
-  await expect(crossfade.write({ old: write('users'), new: write('nobody') })).rejects.toThrow()
+  await crossfade.write({ keys: [1], old: write('users'), new: write('people') })
+  await expect(crossfade.write({ keys: [1], old: write('users'), new: write('nobody') })).rejects.toThrow()
 
   await reader.forceFlush()
   const exported = exporter.getMetrics().flatMap(({ scopeMetrics }) =>
