@@ -35,6 +35,8 @@ export interface FlagStore {
    * is on stays on as the percentage grows. After the lease: whether the new side is primary.
    */
   isOn(flag: string, key: string): boolean
+  /** Whether the migration has a flag of this name. */
+  isKnown(flag: string): boolean
   /** Whether it may be on for any key, as far as is known for sure. */
   isRamped(flag: string): boolean
   /** Looks now. */
@@ -100,6 +102,10 @@ class LiveFlags implements FlagStore {
     if (threshold === undefined || performance.now() >= this.#goodUntil)
       return this.#standing?.primary === 'new'
     return threshold >= buckets || (threshold > 0 && this.#bucketOf(key) < threshold)
+  }
+
+  isKnown(flag: string): boolean {
+    return this.#thresholds.has(flag)
   }
 
   isRamped(flag: string): boolean {

@@ -40,6 +40,7 @@ describe('documentation', () => {
         paths: {
           'crossfade-db': [join(root, 'src/index.ts')],
           'crossfade-db/app': [join(root, 'src/app/index.ts')],
+          'crossfade-db/app/openfeature': [join(root, 'src/app/openfeature.ts')],
           'crossfade-db/*': [join(root, 'src/*.ts')],
         },
       })

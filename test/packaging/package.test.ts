@@ -91,6 +91,18 @@ describe('the packed package', () => {
     expect(Math.min(...measured.map(({ mib }) => mib))).toBeLessThan(10)
   })
 
+  test('a service without the optional peers loads its side, and needs one of them for OpenFeature alone', () => {
+    const withoutPeers = (entry: string): string =>
+      node(
+        `import { register } from 'node:module'; ` +
+          `register('data:text/javascript,' + encodeURIComponent("export async function resolve(name, context, next) { if (/^@open(telemetry|feature)/.test(name)) throw Object.assign(new Error(name), { code: 'ERR_MODULE_NOT_FOUND' }); return next(name, context) }")); ` +
+          `const pool = { connect: () => Promise.reject(new Error('asked')), options: {} }; pool.constructor = class { on() {} end() {} connect() { return Promise.reject(new Error('asked')) } }; ` +
+          `await import('crossfade-db/${entry}').then(({ createCrossfade }) => createCrossfade?.({ migration: 'm', database: pool })).catch(({ message }) => console.log(message))`,
+      )
+    expect(withoutPeers('app')).toBe('asked\n')
+    expect(withoutPeers('app/openfeature')).toBe('@openfeature/server-sdk\n')
+  })
+
   test('the command line answers', () => {
     const help = execFileSync(process.execPath, [join(installed, manifest.bin.crossfade), '--help'], {
       cwd: user,

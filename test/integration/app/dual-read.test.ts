@@ -1,5 +1,6 @@
 import { Writable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
+import { InMemoryProvider, OpenFeature } from '@openfeature/server-sdk'
 import { metrics as openTelemetry } from '@opentelemetry/api'
 import {
   InMemoryMetricExporter,
@@ -10,6 +11,7 @@ import {
 import { pino } from 'pino'
 import { expect, test, type TestContext } from 'vitest'
 import { createCrossfade, type Crossfade, type CrossfadeOptions } from '../../../src/app/index.ts'
+import { allowedBy, createProvider } from '../../../src/app/openfeature.ts'
 import { withBothSides, type BothSides } from '../../support/both-sides.ts'
 import { usersAndPeople, usersToPeople } from '../../support/users-to-people.ts'
 import { eventually } from '../../support/wait.ts'
@@ -219,4 +221,58 @@ test('metrics have the names that teams know, or the prefix of the definition; O
     await name(1)
     return count() === before
   })
+})
+
+test('OpenFeature evaluates the flags, and a team’s own provider can hold the ramp back', async (t) => {
+  t.onTestFinished(() => OpenFeature.close())
+  const flag = 'm.new_schema_read'
+  const team = new InMemoryProvider({
+    [flag]: {
+      variants: { on: true, off: false },
+      defaultVariant: 'off',
+      disabled: false,
+      contextEvaluator: ({ targetingKey }) => (targetingKey === '1' ? 'on' : 'off'),
+    },
+  })
+  await OpenFeature.setProviderAndWait('team', team)
+  let isAllowed = allowedBy(OpenFeature.getClient('team'))
+  const { m, crossfade, warnings, reads, name } = await startService(t, {
+    reads: { shadowRatio: 0 },
+    isAllowed: (...asked) => isAllowed(...asked),
+  })
+  await m.sql(`INSERT INTO users VALUES (1, 'a'), (2, 'b')`)
+  await m.sql(`ALTER TABLE people DISABLE TRIGGER USER; UPDATE people SET name = 'new ' || name`)
+  await OpenFeature.setProviderAndWait('ours', createProvider(crossfade))
+  const client = OpenFeature.getClient('ours')
+  const details = (key: string, targetingKey?: string) =>
+    client.getBooleanDetails(key, false, targetingKey === undefined ? {} : { targetingKey })
+
+  await reads(0)
+  expect([await name(1), await name(2)]).toEqual(['a', 'b']) // what the team allows the ramp does not begin
+  await reads(50)
+  for (let i = 0; i < 50; i++)
+    expect((await details(flag, `user-${i}`)).value).toBe(crossfade.flags.isOn(flag, `user-${i}`))
+  expect(await details(flag, 'k')).toMatchObject({
+    reason: 'SPLIT',
+    flagMetadata: { epoch: crossfade.flags.epoch, primary: 'old' },
+  })
+  expect(await details('another', 'k')).toMatchObject({ value: false, errorCode: 'FLAG_NOT_FOUND' })
+  expect(await details(flag)).toMatchObject({ value: false, errorCode: 'TARGETING_KEY_MISSING' })
+  expect(await client.getStringDetails(flag, 'x', { targetingKey: 'k' })).toMatchObject({
+    value: 'x',
+    errorCode: 'TYPE_MISMATCH',
+  })
+
+  await reads(100)
+  expect([await name(1), await name(2)]).toEqual(['new a', 'b'])
+  for (const [answer, says] of [
+    [() => Promise.reject(Object.assign(new Error('away'), { code: 'AWAY' })), 'AWAY'],
+    [() => new Promise<never>(() => undefined), 'time-out'],
+  ] as const) {
+    isAllowed = answer
+    expect(await name(1)).toBe('a')
+    expect(warnings.at(-1)).toMatchObject({ code: says })
+  }
+  await reads(100, 'new')
+  expect(await name(2)).toBe('new b') // now the old side may be behind: nobody holds that back
 })
