@@ -46,6 +46,13 @@ export interface Activities {
     input: MigrationRef & { readonly percent: Readonly<Record<string, number>>; readonly primary?: Side },
   ): Promise<void>
   /**
+   * Waits until every live instance of the application acts on the flags as they are now, for as long as the slice lasts.
+   * @returns who does not, by names that the instances gave themselves, and which flags a person holds below what was set.
+   */
+  awaitInstances(
+    input: MigrationRef & { readonly sliceSec: number },
+  ): Promise<{ readonly behind: readonly string[]; readonly braked: string | undefined }>
+  /**
    * Everything declared is there and valid, nothing that hung on the old side is lost, and every listed query uses an index.
    * @throws `CUTOVER.INCOMPLETE`, `CUTOVER.NOT_CARRIED`, `CUTOVER.NO_INDEX`
    */

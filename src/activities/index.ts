@@ -8,6 +8,7 @@ import { cutoverActivities } from './cutover.ts'
 import { expandActivities } from './expand.ts'
 import { asCancellation, toFailure } from './failure.ts'
 import { goBackActivities } from './go-back.ts'
+import { instanceActivities } from './instances.ts'
 import { retireActivities } from './retire.ts'
 import { createSurroundings, type ActivityDependencies, type Bodies } from './surroundings.ts'
 import { syncActivities } from './sync.ts'
@@ -24,6 +25,7 @@ const bodies: Bodies = {
   ...cutoverActivities,
   ...retireActivities,
   ...goBackActivities,
+  ...instanceActivities,
 }
 
 const beatMs = 1000

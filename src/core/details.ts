@@ -128,6 +128,7 @@ function figures(state: MigrationState): string[] {
       'Reads',
       `${state.readPercent} % on the new side (step ${Math.min(ramp.index + 1, ramp.steps)} of ${ramp.steps})`,
     ])
+  if (state.awaited) rows.push(['Instances that act on earlier flags', plain(state.awaited.join(', '))])
   if (state.hold) rows.push(['Hold', `${state.hold.label}, until ${formatInstant(state.hold.until)} UTC`])
   rows.push(['Primary', `${state.primary} side`])
   return [['| | |', '|---|---|', ...rows.map(([name, value]) => `| ${name}${gap} | ${value} |`)].join('\n')]

@@ -42,6 +42,8 @@ export interface MigrationState {
   changeLog: { readonly pending: number; readonly oldestAgeSec: number }
   ramp: { readonly index: number; readonly steps: number; readonly reached: readonly number[] }
   hold: { readonly label: string; readonly until: number } | undefined
+  /** Instances of the application that do not act on the flags as they are now, while they are waited for. */
+  awaited?: readonly string[] | undefined
   /** Why reads must go back, as long as nobody has heeded it. */
   breach: string | undefined
   /** The watch over the old side before the contract. */
@@ -172,6 +174,7 @@ export function waitingFor(state: MigrationState): string | undefined {
   if (state.abort) return undefined
   if (state.paused) return 'resume'
   if (state.gate && !state.gate.approval) return `approval of ${state.gate.gate}`
+  if (state.awaited) return `instances to see the flags: ${state.awaited.join(', ')}`
   if (state.backfill.throttledBy !== undefined && state.phase === 'backfill') return 'lag and load to fall'
   if (state.hold) return 'the hold to end'
   return undefined

@@ -1,4 +1,5 @@
 import { CancellationScope, condition, patched } from '@temporalio/workflow'
+import type { Migration } from '../definition/index.ts'
 import { flagActivitiesFor, localFlagActivities, type FlagActivities } from './activity-options.ts'
 
 /**
@@ -9,11 +10,11 @@ import { flagActivitiesFor, localFlagActivities, type FlagActivities } from './a
  */
 export class FlagWrites {
   /** Asked once, where a run opens: after a local activity, the answer itself would stand in another place of the history. */
-  readonly #areLocal = !patched('flags by ordinary activities')
+  readonly areLocal = !patched('flags by ordinary activities')
   #underWay = 0
 
   async write<T>(summary: string, fn: (act: FlagActivities) => Promise<T>): Promise<T> {
-    if (!this.#areLocal) return fn(flagActivitiesFor(summary))
+    if (!this.areLocal) return fn(flagActivitiesFor(summary))
     this.#underWay += 1
     try {
       return await fn(localFlagActivities)
@@ -32,3 +33,21 @@ export class FlagWrites {
     await CancellationScope.nonCancellable(() => condition(() => !this.areInTheWay))
   }
 }
+
+/** What is set; the rest stays. */
+export interface FlagChange {
+  readonly readPercent?: number
+  readonly writePercent?: number
+  readonly backfillActive?: number
+}
+
+export const byKey = (change: FlagChange, { flags }: Migration): Record<string, number> => ({
+  ...(change.readPercent === undefined ? {} : { [flags.readEnabled]: change.readPercent }),
+  ...(change.writePercent === undefined ? {} : { [flags.writeEnabled]: change.writePercent }),
+  ...(change.backfillActive === undefined ? {} : { [flags.backfillActive]: change.backfillActive }),
+})
+
+export const summaryOf = (percent: Readonly<Record<string, number>>): string =>
+  Object.entries(percent)
+    .map(([key, value]) => `${key} ${value} %`)
+    .join(', ')

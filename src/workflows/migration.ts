@@ -6,6 +6,7 @@ import { isBefore, type Outcome } from '../core/phases.ts'
 import { record, toStatus, type MigrationState, type StatusView } from '../core/state.ts'
 import type { OldSideActivity } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
+import { everyInstance } from './instances.ts'
 import { runBackfillLanes, runVerifyLanes } from './lanes.ts'
 import { openRun, type MigrationRun } from './run.ts'
 
@@ -92,6 +93,7 @@ async function expand(run: MigrationRun): Promise<void> {
 async function dualWrite(run: MigrationRun): Promise<string> {
   await run.work('proving that every change is captured', (act) => act.checkCapture(run.ref))
   await run.setFlags({ writePercent: 100 })
+  await everyInstance(run)
   return run.migration.sync.method === 'trigger'
     ? 'triggers write both sides; nothing to ramp'
     : 'every instance captures what it writes, and copies it after its commit'
@@ -229,6 +231,8 @@ async function rampReads(run: MigrationRun): Promise<string | undefined> {
       await run.setFlags({ readPercent: step.percent })
       run.state.ramp = { ...run.state.ramp, reached: [...run.state.ramp.reached, step.percent] }
     }
+    const early = await everyInstance(run, { heedBreach: true })
+    if (early !== undefined) return early
     const breach = await run.hold(`reads at ${step.percent} %`, parseDurationMs(step.hold) ?? 0)
     if (breach !== undefined) return breach
     run.state.ramp = { ...run.state.ramp, index: run.state.ramp.index + 1 }
@@ -304,6 +308,7 @@ async function retire(run: MigrationRun): Promise<void> {
       'retire',
       'The new side is primary since the swap. After the soak, writes to the old side stop.',
     )
+  await everyInstance(run)
   if (run.hasWayBack)
     await run.hold('soak: the old side is kept in step', parseDurationMs(run.migration.retire.soak) ?? 0, {
       heedBreach: false,

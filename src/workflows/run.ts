@@ -18,7 +18,7 @@ import type { Activities, MigrationRef } from '../activities/contract.ts'
 import type { Migration } from '../definition/index.ts'
 import { activitiesFor } from './activity-options.ts'
 import { Companions } from './companions.ts'
-import { FlagWrites } from './flag-writes.ts'
+import { byKey, FlagWrites, summaryOf, type FlagChange } from './flag-writes.ts'
 import { wireMessages } from './handlers.ts'
 import type { MigrationInput, MigrationResult } from './migration.ts'
 import { crossfadeDatabase, crossfadePhase, crossfadeWaitingFor } from './search-attributes.ts'
@@ -115,7 +115,12 @@ export class MigrationRun {
     await ended
     this.#isGoingBack = true
     this.#continuing = undefined
-    this.state.gate = this.state.hold = this.state.breach = this.state.trouble = undefined
+    this.state.gate =
+      this.state.hold =
+      this.state.breach =
+      this.state.trouble =
+      this.state.awaited =
+        undefined
     await this.#returnTraffic() // a ramp step that was under way may have landed after the first
     await goBack(this)
     return this.#end('aborted')
@@ -329,43 +334,30 @@ export class MigrationRun {
     return undefined
   }
 
-  /** Stops until a person resumes, or aborts. */
-  async needPerson(trouble: Omit<Trouble, 'at'>): Promise<void> {
+  /** Stops until a person resumes, or aborts, or there is a breach to heed. */
+  async needPerson(trouble: Omit<Trouble, 'at'>, { heedBreach = false } = {}): Promise<void> {
     const { state } = this
+    const breached = (): boolean => heedBreach && state.breach !== undefined
     state.trouble = { ...trouble, at: Date.now() }
     record(state, Date.now(), `needs a person: ${trouble.code} ${trouble.message}`)
     this.show()
-    while (state.trouble) {
+    while (state.trouble && !breached()) {
       await this.#continueAsNewIfLong()
-      await condition(() => state.trouble === undefined || this.shouldYield, gateTimer, {
+      await condition(() => state.trouble === undefined || breached() || this.shouldYield, gateTimer, {
         summary: `needs a person: ${trouble.code}`,
       })
     }
+    state.trouble = undefined
     this.show()
   }
 
   /** Writes flags, at once. `evenWhilePaused`: for what makes it safer. */
-  async setFlags(
-    change: {
-      readonly readPercent?: number
-      readonly writePercent?: number
-      readonly backfillActive?: number
-    },
-    { evenWhilePaused = false } = {},
-  ): Promise<void> {
-    const { flags } = this.migration
-    const percent = {
-      ...(change.readPercent === undefined ? {} : { [flags.readEnabled]: change.readPercent }),
-      ...(change.writePercent === undefined ? {} : { [flags.writeEnabled]: change.writePercent }),
-      ...(change.backfillActive === undefined ? {} : { [flags.backfillActive]: change.backfillActive }),
-    }
-    const summary = Object.entries(percent)
-      .map(([key, value]) => `${key} ${value} %`)
-      .join(', ')
+  async setFlags(change: FlagChange, { evenWhilePaused = false } = {}): Promise<void> {
+    const percent = byKey(change, this.migration)
     for (;;) {
       if (!evenWhilePaused) await this.#untilFree()
       try {
-        await this.flagWrites.write(summary, (act) => act.setFlags({ ...this.ref, percent }))
+        await this.flagWrites.write(summaryOf(percent), (act) => act.setFlags({ ...this.ref, percent }))
         break
       } catch (error) {
         if (CancellationScope.current().consideredCancelled) throw error

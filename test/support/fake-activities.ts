@@ -35,6 +35,10 @@ export interface World {
   /** What the next slices of sampling return. */
   breach: string | undefined
   oldSide: { scans: number; writes: number; strayKeys: number }
+  /** Who does not act on the flags yet, of each look in turn; nobody where the list is empty. */
+  readonly behind: (readonly string[])[]
+  /** What somebody holds back. */
+  braked: string | undefined
   /** How long a slice of a companion lasts in the server's time. */
   companionSliceMs: number
   /** Slices of companions that have ended. */
@@ -56,6 +60,8 @@ export function createWorld(): World {
     sample: { compared: 0, mismatched: 0 },
     breach: undefined,
     oldSide: { scans: 7, writes: 7, strayKeys: 0 },
+    behind: [],
+    braked: undefined,
     // No part of a day: the test server's clock stands still for good where a hold ends in the instant in which a slice does.
     companionSliceMs: 23.7 * 3_600_000,
     companionSlices: 0,
@@ -270,6 +276,7 @@ function bodiesOf(): FakeBodies {
       Object.assign(world.flags, percent)
       world.primary = primary ?? world.primary
     },
+    awaitInstances: (world) => ({ behind: world.behind.shift() ?? [], braked: world.braked }),
     proveCutover: () => ['Query "by email" uses contacts_email.'],
     swap: (world, { direction }) => {
       world.primary = direction === 'to-new' ? 'new' : 'old'

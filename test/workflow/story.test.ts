@@ -12,6 +12,28 @@ import {
 const { start } = workflowEnvironment()
 
 describe('the story', () => {
+  test('a step of the ramp holds from when every instance acts on it; a brake waits for a person', async () => {
+    const life = await start()
+    await life.atGate('expand')
+    await life.approve('expand')
+    await life.atGate('cutover')
+    life.world.behind.push(['a', 'b'], ['b'])
+    life.world.braked = 'm.new_schema_read at 0 % instead of 1 %'
+    await life.approve('cutover')
+    const braked = await life.until('the brake', ({ trouble }) => trouble !== undefined)
+    expect(braked.hold).toBeUndefined()
+    expect(braked.trouble?.code).toBe('FLAGS.BRAKED')
+    expect(braked.trouble?.message).toContain('m.new_schema_read at 0 % instead of 1 %')
+    expect(await life.story()).toContain('waits for instances: a, b')
+    expect(await life.details()).toContain('`crossfade flags')
+    life.world.braked = undefined
+    const before = timesOf(life.world, 'awaitInstances')
+    await life.update('resume', { by: 'Ann' })
+    const held = await life.until('the hold', ({ hold }) => hold !== undefined)
+    expect(held).toMatchObject({ readPercent: 1, waitingFor: 'the hold to end' })
+    expect(timesOf(life.world, 'awaitInstances')).toBe(before + 2) // b, and then nobody
+  })
+
   test('default ramp, a soak of 21 and one of 9 days pass in seconds, each phase does what it should in order', async () => {
     const life = await start({ ...withoutApproval, retire: { soak: '21d' }, contract: { soak: '9d' } })
     const began = performance.now()
@@ -24,6 +46,7 @@ describe('the story', () => {
       'expand',
       'checkCapture',
       'setFlags',
+      'awaitInstances',
       'checkDrift',
       'setFlags',
       'planBackfill',
@@ -35,13 +58,14 @@ describe('the story', () => {
       'checkDrift',
       'readParity',
       'proveCutover',
-      'setFlags',
+      ...status.ramp.reached.flatMap(() => ['setFlags', 'awaitInstances']),
       'checkDrift',
       'planVerify',
       'verifySlice',
       'startReverse',
       'drainChangeLog',
       'movePrimary',
+      'awaitInstances',
       'stopDualWrite',
       'observeOldSide',
       'retireOldTables',
