@@ -257,6 +257,32 @@ function checkPostgres(stamp) {
   })
 }
 
+/** What the client in Python needs, pinned by version and hash: into the cache, and nothing into the system. */
+function fetchPsycopg() {
+  const wanted = path.join(root, 'examples', 'python-client', 'requirements.txt')
+  const folder = path.join(cacheDir, 'python-client')
+  const text = fs.readFileSync(wanted, 'utf8')
+  const fetched = path.join(folder, 'requirements.txt')
+  if (fs.existsSync(fetched) && fs.readFileSync(fetched, 'utf8') === text) return
+  const mend = 'Install Python 3 with pip, and libpq (apt-get install python3-pip libpq5, brew install libpq)'
+  say(`getting psycopg for the tests: what ${path.relative(root, wanted)} lists, into ${folder} …`)
+  fs.mkdirSync(cacheDir, { recursive: true })
+  const work = fs.mkdtempSync(path.join(cacheDir, 'download-'))
+  try {
+    const quiet = ['--quiet', '--disable-pip-version-check', '--no-deps', '--only-binary=:all:']
+    const install = ['-m', 'pip', 'install', ...quiet, '--require-hashes', '--target', work, '-r', wanted]
+    run('python3', install, { mend })
+    const importing = { env: { ...process.env, PYTHONPATH: work } }
+    if (outputOf('python3', ['-c', 'import psycopg'], importing) === undefined)
+      throw new SetupError('psycopg does not find libpq.', mend)
+    fs.copyFileSync(wanted, path.join(work, 'requirements.txt'))
+    fs.rmSync(folder, { recursive: true, force: true })
+    fs.renameSync(work, folder)
+  } finally {
+    fs.rmSync(work, { recursive: true, force: true })
+  }
+}
+
 /** Where src/dev looks for a MySQL that is not installed. */
 const mysqlFolder = path.join(cacheDir, 'mysql')
 
@@ -335,6 +361,7 @@ export function setUp({ tests = false, only = undefined } = {}) {
     ...(tests ? [['Temporal test server', () => installTestServer(stamp)]] : []),
     // Without it its tests are skipped, and say so; with CROSSFADE_REQUIRE_ALL=1 they fail.
     ...(tests ? [['MySQL', fetchMysql, 'optional']] : []),
+    ...(tests ? [['psycopg', fetchPsycopg, 'optional']] : []),
   ].filter(([name]) => only === undefined || name === only)
   let code = 0
   for (const [name, install, isOptional] of parts) {

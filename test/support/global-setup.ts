@@ -59,6 +59,8 @@ declare module 'vitest' {
     workflowBundlePath: string | null
     chromium: string | null
     pgbouncer: string | null
+    /** The folder that Python finds psycopg in. */
+    psycopg: string | null
   }
 }
 
@@ -142,6 +144,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     project.provide('workflowBundlePath', bundle)
     project.provide('chromium', findChromium())
     project.provide('pgbouncer', findPgbouncer())
+    project.provide('psycopg', findPsycopg())
   } catch (error) {
     await teardown()
     throw isCrossfadeError(error) ? new Error(`${error.message}\n  → ${error.mend}`, { cause: error }) : error
@@ -264,6 +267,13 @@ function findPgbouncer(): string | null {
   const found = findOnPath('pgbouncer') ?? ['/usr/sbin/pgbouncer'].find(isExecutable)
   if (!found) missing('PgBouncer', 'apt-get install pgbouncer')
   return found ?? null
+}
+
+function findPsycopg(): string | null {
+  const folder = join(cacheFolder(), 'python-client')
+  if (existsSync(join(folder, 'psycopg'))) return folder
+  missing('psycopg', 'node scripts/setup.mjs --tests')
+  return null
 }
 
 const said = new Set<string>()

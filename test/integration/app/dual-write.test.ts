@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test, type TestContext } from 'vitest'
 import {
   createCrossfade,
@@ -121,7 +122,44 @@ const nameOf = ({ crossfade, m }: Service, id: number): Promise<unknown> =>
       (await m.sql('SELECT lower(label) AS name FROM orders_v2 WHERE order_id = $1', [id]))[0]?.['name'],
   })
 
+/** The statements of docs/protocol.md, a message each, with what the page says that they answer. */
+function protocolStatements(): { text: string; answer: string | undefined }[] {
+  const page = readFileSync(new URL('../../../docs/protocol.md', import.meta.url), 'utf8')
+  const lines = [...page.matchAll(/```sql\n([\s\S]*?)```/g)].flatMap(([, block = '']) =>
+    block.trim().split('\n'),
+  )
+  return lines.map((line) => ({
+    text: line.replaceAll('_crossfade_orders', '_crossfade_m'),
+    answer: / -- (.*)$/.exec(line)?.[1],
+  }))
+}
+
 describe.each(postgresVersions())('dual write on PostgreSQL %s', (version) => {
+  test('every statement of docs/protocol.md says what the page says', async (t) => {
+    const { m, both, crossfade } = await startService(t, version)
+    await m.sql(`INSERT INTO orders VALUES (7, 'a')`)
+    const session = await m.session()
+    const answers = new Map<string, unknown>()
+    for (const { text, answer } of protocolStatements()) {
+      const found = [(await session.query(text)) as unknown].flat() as { rows: Record<string, unknown>[] }[]
+      const [[name, value] = []] = found.flatMap(({ rows }) => Object.entries(rows[0] ?? {}))
+      if (name !== undefined) answers.set(name, value)
+      if (answer !== undefined) expect(String(value), text).toBe(answer)
+    }
+    const standing = {
+      primary: 'old',
+      epoch: crossfade.flags.epoch,
+      captures: { 'public.orders': { old: 'f1' } },
+    }
+    expect(answers.get('announce')).toMatchObject(standing)
+    expect(answers.get('standing')).toMatchObject(standing)
+    expect(answers.get('capture_f1')).toBe(String(crossfade.flags.epoch))
+    expect(answers.get('apply_f1')).toBe(1)
+    expect(answers.get('hold_f1')).toBe(0) // nothing was left to hold
+    expect(answers.get('pending_f1')).toBe(false)
+    expect(await both()).toEqual({ old: [{ id: '7', name: 'b' }], new: [{ id: '7', name: 'b' }] })
+  })
+
   test('what is written on the old side is on the new one a moment later; a delete leaves its key', async (t) => {
     const service = await startService(t, version)
     const { m, both } = service

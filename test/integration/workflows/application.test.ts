@@ -1,18 +1,22 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describe, expect, test, type TestContext } from 'vitest'
+import { isDeepStrictEqual } from 'node:util'
+import { describe, expect, inject, test, type TestContext } from 'vitest'
 import { createCrossfade, type ClientOf, type Crossfade } from '../../../src/app/index.ts'
 import type { MigrationHandle } from '../../../src/client.ts'
+import { openDatabase } from '../../../src/database/index.ts'
 import type { DefinitionInput } from '../../../src/index.ts'
 import { isBefore } from '../../../src/core/phases.ts'
 import { startService } from '../../support/migration.ts'
 import { untilDetail } from '../../support/migrations.ts'
+import { startPythonService } from '../../support/python-service.ts'
 import {
   postgresVersions,
   withDatabase,
   type PostgresVersion,
   type TestDatabase,
 } from '../../support/postgres.ts'
+import { eventually } from '../../support/wait.ts'
 import type pg from 'pg'
 
 const rows = 5_000
@@ -90,6 +94,18 @@ async function start(
   t: TestContext,
   version: PostgresVersion,
 ): Promise<{ database: TestDatabase; handle: MigrationHandle; application: Application }> {
+  const { database, handle } = await startWithNobody(t, version)
+  const application = await startApplication(database, handle.name)
+  t.onTestFinished(() => application.stop())
+  await handle.resume({ by: 'test' })
+  return { database, handle, application }
+}
+
+/** Stands before its dual-write, because nobody captures. */
+async function startWithNobody(
+  t: TestContext,
+  version: PostgresVersion,
+): Promise<{ database: TestDatabase; handle: MigrationHandle }> {
   const database = await withDatabase(t, version)
   await database.pool.query(
     `CREATE TABLE counters (id bigint PRIMARY KEY, n bigint NOT NULL); INSERT INTO counters SELECT i, 0 FROM generate_series(1, ${rows}) i`,
@@ -100,10 +116,16 @@ async function start(
   await untilDetail(handle, 'that nobody captures', ({ trouble }) => trouble?.code === 'SYNC.NO_INSTANCE', {
     evenInTrouble: true,
   })
-  const application = await startApplication(database, name)
-  t.onTestFinished(() => application.stop())
-  await handle.resume({ by: 'test' })
-  return { database, handle, application }
+  return { database, handle }
+}
+
+/** The next epoch, by a brake that holds nothing up. */
+async function touchFlags({ url }: TestDatabase, migration: string): Promise<void> {
+  const database = await openDatabase('default', { url })
+  const { catalog, flags } = database.dialect
+  await database
+    .transaction((tx) => flags.hold(tx, catalog.scope(migration), { [`${migration}.new_schema_read`]: 100 }))
+    .finally(() => database.close())
 }
 
 describe.each(postgresVersions())('PostgreSQL %s', (version) => {
@@ -148,5 +170,46 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
       [handle.name],
     )
     expect(left).toEqual([{ sum: application.done(), fresh: null, ours: null }])
+  })
+})
+
+// The other version would only show again what the tests above show of it.
+describe.runIf(inject('psycopg'))('docs/protocol.md', () => {
+  test('a client in Python is one of the instances: a gate waits for it, and its writes and reads live through every phase', async (t) => {
+    const { database, handle } = await startWithNobody(t, '18')
+    const python = await startPythonService(t, database, {
+      migration: handle.name,
+      instance: 'in Python',
+      leaseSec: 60,
+    })
+    const application = await startApplication(database, handle.name)
+    t.onTestFinished(() => application.stop())
+
+    python.kill('SIGSTOP')
+    await touchFlags(database, handle.name)
+    await handle.resume({ by: 'test' })
+    await eventually(
+      async () =>
+        (await handle.status()).activities.some(({ progress }) =>
+          isDeepStrictEqual((progress as { waitingFor?: unknown } | undefined)?.waitingFor, ['in Python']),
+        ),
+      { what: 'a gate that waits for the instance in Python', timeoutMs: 20_000 },
+    )
+    python.kill('SIGCONT')
+    python.begin()
+
+    const { outcome } = await handle.result()
+    expect(outcome).toBe('done')
+    const counted = await python.end()
+    await application.stop()
+    expect(application.failed).toEqual([])
+    expect(counted).toMatchObject({ failed: [], wrong: [] })
+    for (const side of ['old write', 'new write', 'old read', 'new read'] as const)
+      expect(counted[side], side).toBeGreaterThan(20)
+    expect((await handle.audit()).map(({ what }) => what)).not.toContainEqual(
+      expect.stringContaining('without the library'),
+    )
+    const { rows: left } = await database.pool.query(`SELECT sum(tally)::int AS sum FROM tallies`)
+    expect(left).toEqual([{ sum: application.done() + counted.done }])
   })
 })
