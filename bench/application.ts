@@ -47,12 +47,11 @@ export async function runApplication(options: ApplicationOptions): Promise<Appli
   })
 }
 
-/** Single-row updates at a steady rate, timed from when each was due: a stall counts for all that it held up. */
-async function update(
-  pool: pg.Pool,
+/** Writes at a steady rate, timed from when each was due: a stall counts for all that it held up. */
+export async function writeSteadily(
   ratePerSec: number,
   signal: AbortSignal,
-  key: () => number,
+  write: () => Promise<unknown>,
 ): Promise<Latencies> {
   const latencies = new Latencies()
   const startedAt = performance.now()
@@ -60,15 +59,22 @@ async function update(
   for (let n = 0; !signal.aborted; n++) {
     const due = startedAt + (n * 1000) / ratePerSec
     if (due > performance.now()) await delay(due - performance.now())
-    running.push(
-      pool
-        .query('UPDATE items SET amount = amount + 1, updated_at = now() WHERE id = $1', [key()])
-        .then(() => latencies.add(performance.now() - due)),
-    )
+    running.push(write().then(() => latencies.add(performance.now() - due)))
   }
   await Promise.all(running)
   return latencies
 }
+
+/** Updates of single rows. */
+const update = (
+  pool: pg.Pool,
+  ratePerSec: number,
+  signal: AbortSignal,
+  key: () => number,
+): Promise<Latencies> =>
+  writeSteadily(ratePerSec, signal, () =>
+    pool.query('UPDATE items SET amount = amount + 1, updated_at = now() WHERE id = $1', [key()]),
+  )
 
 /** Tells where a lane is, again and again. */
 async function followLane(

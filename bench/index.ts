@@ -2,6 +2,7 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { backfill } from './backfill.ts'
 import { column } from './column.ts'
+import { dualWrite } from './dual-write.ts'
 import { flags } from './flags.ts'
 import { latency } from './latency.ts'
 import { order } from './order.ts'
@@ -9,13 +10,22 @@ import { median, type Bench } from './support.ts'
 import { resume } from './resume.ts'
 import { verify } from './verify.ts'
 
-const benches: Readonly<Record<string, Bench>> = { backfill, column, flags, latency, order, resume, verify }
+const benches: Readonly<Record<string, Bench>> = {
+  backfill,
+  column,
+  'dual-write': dualWrite,
+  flags,
+  latency,
+  order,
+  resume,
+  verify,
+}
 
 const usage = (): string =>
   [
     'npm run bench -- NAME [--rows N] [--runs N] [--json]',
     '',
-    ...Object.entries(benches).map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`),
+    ...Object.entries(benches).map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`),
     '',
   ].join('\n')
 

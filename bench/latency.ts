@@ -3,7 +3,7 @@ import { nextChunkRows, restAfterChunkMs } from '../src/core/chunk-size.ts'
 import { rest } from '../src/copy/workplace.ts'
 import type { Migration } from '../src/definition/index.ts'
 import { runApplication } from './application.ts'
-import { createItems, expandItems, ratioOf, reshaped, withServer, type Bench } from './support.ts'
+import { createItems, expandItems, ratioOf, reshaped, wearIn, withServer, type Bench } from './support.ts'
 
 const ratePerSec = 300
 const longestWindowMs = 7_000
@@ -98,18 +98,4 @@ export const latency: Bench = {
         },
       }
     }),
-}
-
-/**
- * A server that has run for a while writes into WAL segments that it has used before (min_wal_size). One that is new fills each with
- * zeros first, and every commit waits for that: about once a second here, which alone would be the p99.
- * https://www.postgresql.org/docs/18/wal-configuration.html
- */
-async function wearIn(pool: pg.Pool, rows: number): Promise<void> {
-  // 3 kB a row: more than the runs write.
-  await pool.query(
-    `SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 3000000))) FROM generate_series(1, $1::int / 1000)`,
-    [rows],
-  )
-  await pool.query('CHECKPOINT')
 }

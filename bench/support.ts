@@ -77,6 +77,20 @@ export async function createItems(
   await pool.query('CHECKPOINT')
 }
 
+/**
+ * A server that has run for a while writes into WAL segments that it has used before (min_wal_size). One that is new fills each with
+ * zeros first, and every commit waits for that: about once a second here, which alone would be the p99.
+ * https://www.postgresql.org/docs/18/wal-configuration.html
+ */
+export async function wearIn(pool: pg.Pool, rows: number): Promise<void> {
+  // 3 kB a row: more than the runs write.
+  await pool.query(
+    `SELECT count(pg_logical_emit_message(false, 'bench', repeat('x', 3000000))) FROM generate_series(1, $1::int / 1000)`,
+    [rows],
+  )
+  await pool.query('CHECKPOINT')
+}
+
 const targetColumns = {
   id: 'bigint NOT NULL',
   code: 'text NOT NULL',

@@ -10,6 +10,7 @@ const bench = (...args: string[]): { status: number | null; stdout: string; stde
 describe('benches', () => {
   test.each([
     ['backfill', ['vsOneShotIndexed', 'vsBlockingIdeal'], 'rowsPerSec'],
+    ['dual-write', ['capturedP50VsPlain', 'capturedP99VsPlain', 'p50VsPlain', 'p99VsPlain'], 'dualP99Ms'],
     ['flags', [], 'propagationMs'],
     ['column', ['vsChunkedUpdate', 'vsWithTrigger'], 'rowsPerSec'],
     ['order', ['physicalVsKey'], 'physicalRowsPerSec'],
