@@ -10,6 +10,7 @@ import type {
 } from '../application.ts'
 import type { Scope } from '../steps.ts'
 import { answerMs, isAbsent, onConnection, rawText } from './application-connection.ts'
+import { askStanding, findStanding, readStanding } from './application-standing.ts'
 import { movedMark } from './moved-mark.ts'
 import { inScope } from './scope.ts'
 
@@ -105,11 +106,11 @@ export function openPostgresWrites(
     },
 
     async standingWithin(client) {
-      // A name that is not there would end the application's transaction; this look-up only says so.
-      const standing = inScope(scope, 'standing')
-      if (!(await ask(client, 'SELECT to_regprocedure($1) IS NOT NULL AS it', [`${standing}()`])))
-        return undefined
-      const found = await ask(client, `SELECT ${standing}()::text AS it`, [])
+      // A name that is not there would end the application's transaction.
+      const { rows } = await client.query(findStanding(scope))
+      const there = rows[0] as { called?: unknown; read?: unknown } | undefined
+      if (!there?.called && !there?.read) return undefined
+      const found = await ask(client, there.called ? askStanding(scope) : readStanding(scope), [])
       return typeof found === 'string' ? (JSON.parse(found) as Standing) : undefined
     },
 

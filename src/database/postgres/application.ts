@@ -1,5 +1,6 @@
 import type { ApplicationPool, ApplicationSide, Announcement, Standing } from '../application.ts'
 import { answerMs, isAbsent, onConnection, poolLike, rawText } from './application-connection.ts'
+import { readStanding } from './application-standing.ts'
 import { openPostgresWrites } from './application-writes.ts'
 import { quoteIdentifier } from './identifiers.ts'
 import { inScope, scopeOf } from './scope.ts'
@@ -25,17 +26,9 @@ export function openPostgresSide(applicationPool: ApplicationPool, migration: st
       leaseMs,
     ])
 
-  /** What remains after the contract, and all that there is of a migration that began with an earlier version: two tables to read. */
-  const readTables = (): Promise<string | null | undefined> =>
-    one(
-      `SELECT jsonb_build_object('incarnation', s.tableoid::text, 'epoch', s.epoch, 'primary', s.primary_side, ` +
-        `'flags', (SELECT coalesce(jsonb_object_agg(f.key, f.percent), '{}') FROM ${inScope(scope, 'flags')} f)) AS it FROM ${inScope(scope, 'state')} s`,
-      [],
-    )
-
   return {
     async announce(announcement) {
-      for (const attempt of [() => announce(announcement), readTables])
+      for (const attempt of [() => announce(announcement), () => one(readStanding(scope), [])])
         try {
           return parse<Standing>(await attempt())
         } catch (error) {

@@ -135,6 +135,19 @@ function protocolStatements(): { text: string; answer: string | undefined }[] {
 }
 
 describe.each(postgresVersions())('dual write on PostgreSQL %s', (version) => {
+  test('after the contract, an instance whose lease is over writes the side that is left', async (t) => {
+    const service = await startService(t, version)
+    await service.move('new')
+    const late = await createCrossfade({ migration: 'm', database: service.m.test.pool, leaseMs: 1 })
+    t.onTestFinished(() => late.close())
+    await service.m.database.dialect.ddl.tidyScope(service.m.database, service.m.place.scope, {
+      lockTimeoutMs: 1_000,
+    })
+    await service.m.sql('DROP TABLE orders')
+    await rename({ ...service, crossfade: late }, 1, 'a')
+    expect(await service.m.sql('SELECT * FROM orders_v2')).toEqual([{ order_id: '1', label: 'A' }])
+  })
+
   test('every statement of docs/protocol.md says what the page says', async (t) => {
     const { m, both, crossfade } = await startService(t, version)
     await m.sql(`INSERT INTO orders VALUES (7, 'a')`)
