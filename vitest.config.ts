@@ -49,6 +49,8 @@ export default defineConfig({
     passWithNoTests: false,
     coverage: { provider: 'v8', include: ['src/**/*.ts'], exclude: ['src/**/*.test.ts', 'src/**/*.d.ts'] },
     projects: kinds.map((kind) => ({
+      // The examples import the package as its users do.
+      resolve: { alias: [{ find: /^crossfade-db$/, replacement: `${import.meta.dirname}/src/index.ts` }] },
       test: {
         name: kind.name,
         include: kind.include,
