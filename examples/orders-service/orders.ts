@@ -47,6 +47,18 @@ export function openOldOrders(pool: pg.Pool): Orders {
   }
 }
 
+/**
+ * Only for a test that kills the service there: of an order of this customer, the copy to the other side is begun, and never made.
+ */
+const standsStillFor = process.env['STAND_STILL_BETWEEN_WRITES_FOR']
+
+const standStill = (order: Order) => ({
+  copy: () => {
+    console.log(`standing still between both writes of order ${order.id}`)
+    return new Promise<never>(() => undefined)
+  },
+})
+
 /** Release 2: it may be deployed long before the migration begins, and stay until long after its end. */
 export async function openOrders(pool: pg.Pool): Promise<Orders> {
   const crossfade = await createCrossfade({ migration: 'orders', database: pool })
@@ -61,6 +73,7 @@ export async function openOrders(pool: pg.Pool): Promise<Orders> {
         keys: [order.id],
         old: (client) => insert(client, order),
         new: (client) => insertV2(client, order),
+        ...(order.customer === standsStillFor ? standStill(order) : {}),
       })),
     close: () => crossfade.close(),
   }
