@@ -1,9 +1,9 @@
 import pg from 'pg'
 import { flagsSchema, readFlag } from './definition.ts'
 import type { Latencies } from './latencies.ts'
-import type { Ledger, Seen } from './ledger.ts'
+import type { Entry, Ledger, Seen } from './ledger.ts'
 import { pickOperation, type Operation } from './operations.ts'
-import { newSide, oldSide, type Found, type Run, type Side } from './sides.ts'
+import { newSide, oldSide, takeSteps, type Found, type Run, type Side } from './sides.ts'
 
 /** What a statement of the application ended with that it should not have. */
 export interface ApplicationError {
@@ -31,9 +31,12 @@ export interface Application {
   /** What the flags said last. */
   readPercent: number
   primary: 'old' | 'new'
+  /** The newest epoch of the flags that an answer of the service was given by. */
+  epoch: number
   readonly recentlyAdded: number[]
   readonly removed: number[]
-  statements: number
+  /** Statements, or requests where it is a service. */
+  calls: number
   rolledBack: number
   /** Reads of the following side that did not show an acknowledged write yet; the same of the leading side would be a loss. */
   staleReads: number
@@ -72,8 +75,43 @@ function bucketOf(id: number): number {
   return ((Math.imul(id, 0x9e3779b1) >>> 0) % 10_000) / 100
 }
 
-/** One user session: an operation, a moment of thought, the next one. */
-export class Session {
+/** @param expected what the ledger said of the key before it was read */
+export function judgeRead(
+  application: Application,
+  expected: Entry | undefined,
+  found: Found | undefined,
+  isLeading: boolean,
+): void {
+  // Not found says nothing: a delete that is not acknowledged yet may have been first.
+  if (expected === undefined || expected.isUncertain || found === undefined) return
+  if (found.version >= expected.version) return
+  if (isLeading) application.wrongReads += 1
+  else application.staleReads += 1
+}
+
+export function noteTime(application: Application, ms: number, what: string): void {
+  application.calls += 1
+  application.all.add(ms)
+  application.lately.add(ms)
+  noteSlow(application, ms, what)
+}
+
+export function noteError(application: Application, operation: Operation, error: unknown): string {
+  const { code = '', message = String(error) } = error as { code?: string; message?: string }
+  application.errorCount += 1
+  if (application.errors.length < mostKept)
+    application.errors.push({ at: Date.now(), operation: operation.name, code, message })
+  return code
+}
+
+/** What somebody does with the application: an operation at a time. */
+export interface User {
+  once(): Promise<void>
+  close(): Promise<void>
+}
+
+/** One user session on the database itself: an operation, a moment of thought, the next one. */
+export class Session implements User {
   readonly #application: Application
   #client: pg.Client | undefined
   #run: Run | undefined
@@ -112,10 +150,7 @@ export class Session {
         values === undefined ? { text: sql } : { text: sql, values: [...values], name: nameOf(sql) },
       )
       const ms = performance.now() - startedAt
-      application.statements += 1
-      application.all.add(ms)
-      application.lately.add(ms)
-      noteSlow(application, ms, sql)
+      noteTime(application, ms, sql)
       // Several statements at once answer with several results; the last one matters.
       const [last] = (Array.isArray(result) ? result : [result]).slice(-1) as pg.QueryResult[]
       return (last?.rows ?? []) as Record<string, unknown>[]
@@ -136,22 +171,18 @@ export class Session {
       found = await seen(isNew ? oldSide : newSide)
       if (found !== undefined) application.fallbacks += 1
     }
-    if (email === undefined && expected !== undefined && !expected.isUncertain) {
-      // Not found says nothing: a delete that is not acknowledged yet may have been first.
-      const isBehind = found !== undefined && found.version < expected.version
-      if (isBehind && isLeading) application.wrongReads += 1
-      else if (isBehind) application.staleReads += 1
-    }
+    if (email === undefined) judgeRead(application, expected, found, isLeading)
     if (found) this.#lastEmail = found.email
   }
 
   async #write(run: Run, operation: Operation & { kind: 'write' }): Promise<void> {
     const application = this.#application
     let seen: Seen[]
-    if (application.release === 1 && operation.isSingle) seen = await operation.run(oldSide, run)
+    const { steps } = operation
+    if (application.release === 1 && steps.length === 1) seen = await takeSteps(oldSide, run, steps)
     else {
       const side = application.release === 1 ? await this.#begin(run) : await this.#beginOnPrimary(run)
-      seen = await operation.run(side, run)
+      seen = await takeSteps(side, run, steps)
       if (operation.rollsBack) {
         await run('ROLLBACK')
         application.rolledBack += 1
@@ -187,10 +218,7 @@ export class Session {
 
   async #failed(operation: Operation, error: unknown): Promise<void> {
     const application = this.#application
-    const { code = '', message = String(error) } = error as { code?: string; message?: string }
-    application.errorCount += 1
-    if (application.errors.length < mostKept)
-      application.errors.push({ at: Date.now(), operation: operation.name, code, message })
+    const code = noteError(application, operation, error)
     // An SQLSTATE of a statement means that it was undone; without one, or with the connection gone, nobody knows.
     const isKnown = /^[0-9A-Z]{5}$/.test(code) && !/^(08|57P)/.test(code)
     if (!isKnown) {

@@ -55,8 +55,10 @@ export async function createCustomers(pool: pg.Pool, rows: number): Promise<void
   await pool.query(
     'CREATE TABLE demo.ledger (id bigint PRIMARY KEY, version integer NOT NULL, image text, is_uncertain boolean NOT NULL)',
   )
+  await pool.query('CREATE TABLE demo.requests (id uuid PRIMARY KEY, seen jsonb)')
   await pool.query(`GRANT USAGE ON SCHEMA demo TO ${applicationRole}`)
   await pool.query(`GRANT INSERT ON demo.ledger TO ${applicationRole}`)
+  await pool.query(`GRANT SELECT, INSERT, UPDATE ON demo.requests TO ${applicationRole}`)
   await pool.query('VACUUM ANALYZE customers')
   await pool.query('VACUUM ANALYZE demo.seed')
   await pool.query('CHECKPOINT')

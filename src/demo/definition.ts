@@ -6,6 +6,9 @@ export const migrationName = 'customers'
 export const flagsSchema = `"_crossfade_${migrationName}"`
 export const readFlag = `${migrationName}.new_schema_read`
 
+/** How writes reach the other side: as `sync.method` of a definition. */
+export type DemoSync = 'trigger' | 'application'
+
 export interface Pacing {
   readonly rows: number
   readonly lanes: number
@@ -25,17 +28,18 @@ export function pacingFor(rows: number): Pacing {
     lanes,
     mostChunkRows: Math.min(20_000, Math.max(25, Math.ceil(rows / lanes / chunksPerLane))),
     ramp: [1, 10, 50, 100],
-    rampHoldMs: 1_500,
+    rampHoldMs: 1_000,
     // Long enough for the demo's own comparison of both sides under the new primary.
     retireSoakMs: Math.round(4_000 + rows / 100),
   }
 }
 
 /** One wide table becomes two: who somebody is, and how to reach them. */
-export function splitCustomers(pacing: Pacing): DefinitionInput {
+export function splitCustomers(pacing: Pacing, sync: DemoSync): DefinitionInput {
   return {
     name: migrationName,
     kind: 'table',
+    sync: { method: sync },
     mappings: [toPeople, toContactPoints],
     expand: { tables: [people, contactPoints] },
     cutover: {
@@ -53,7 +57,7 @@ export function splitCustomers(pacing: Pacing): DefinitionInput {
       ],
     },
     retire: { soak: `${pacing.retireSoakMs}ms` },
-    contract: { observe: '3s', soak: '1s' },
+    contract: { observe: '2s', soak: '1s' },
     backfill: {
       profile: 'fast',
       maxConcurrency: pacing.lanes,

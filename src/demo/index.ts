@@ -5,12 +5,13 @@ import { connectCrossfade } from '../client.ts'
 import { CrossfadeError, isCrossfadeError } from '../errors/index.ts'
 import { defaultTaskQueue } from '../workflows/messages.ts'
 import { applicationRole, createCustomers } from './customers.ts'
-import { migrationName, pacingFor, splitCustomers } from './definition.ts'
-import { startLoad } from './load-process.ts'
+import { migrationName, pacingFor, splitCustomers, type DemoSync } from './definition.ts'
+import { startFleet, type Fleet } from './fleet.ts'
+import { startLoad, type Load } from './load-process.ts'
 import { describe, diagnose, judge } from './outcome.ts'
 import { count, createProgress, type Progress } from './progress.ts'
 import { compareWithLedger } from './proof.ts'
-import { startServers } from './servers.ts'
+import { startServers, type Servers } from './servers.ts'
 import { liveThrough } from './story.ts'
 import { createCrew } from './workers.ts'
 
@@ -18,6 +19,8 @@ export interface DemoOptions {
   /** Default 300,000. */
   readonly rows?: number
   readonly engine?: 'postgres'
+  /** Default `trigger`. With `application`, the application is a service of two instances, asked over HTTP. */
+  readonly sync?: DemoSync
   /** Leave servers and workers running until Ctrl-C. */
   readonly keep?: boolean
   /** One JSON object as the last line of stdout; everything else goes to stderr anyway. */
@@ -32,8 +35,11 @@ export interface DemoStreams {
 
 const defaultRows = 300_000
 const leastRows = 1_000
-const sessions = 24
-const ratePerSec = 400
+const loads: Record<DemoSync, { readonly sessions: number; readonly ratePerSec: number }> = {
+  trigger: { sessions: 24, ratePerSec: 400 },
+  // The same two cores carry a balancer and two instances beside it.
+  application: { sessions: 24, ratePerSec: 150 },
+}
 /** The application alone, to have times to compare with. */
 const quietMs = 3_000
 
@@ -73,7 +79,7 @@ export async function runDemo(options: DemoOptions, io: DemoStreams): Promise<nu
 
 async function stage(
   rows: number,
-  { json, keep }: DemoOptions,
+  { json, keep, sync = 'trigger' }: DemoOptions,
   io: DemoStreams,
   progress: Progress,
   signal: AbortSignal,
@@ -99,23 +105,24 @@ async function stage(
   signal.throwIfAborted()
   progress.say(`made a table of ${count(rows)} customers`)
 
-  const url = servers.postgres.url.replace('//postgres@', `//${applicationRole}@`)
-  const load = startLoad({ url, rows, sessions, ratePerSec }, `${servers.folder}/load.log`)
-  atEnd(() => load.kill())
+  const { load, fleet } = await startApplication(servers, rows, sync, atEnd)
   const client = await connectCrossfade({ address: servers.temporal.address, taskQueue: defaultTaskQueue })
   atEnd(() => client.close())
   await load.forget() // the first moments are of warming up
   await delay(quietMs, undefined, { signal })
   const quiet = await load.forget()
-  progress.say(`the application is running: ${sessions} sessions, p99 ${quiet.p99Ms.toFixed(1)} ms by itself`)
+  progress.say(
+    `the application is running: ${loads[sync].sessions} sessions, p99 ${quiet.p99Ms.toFixed(1)} ms by itself`,
+  )
 
   const startedAt = performance.now()
-  const definition = splitCustomers(pacingFor(rows))
-  const story = await liveThrough({ pool, client, crew, load, progress, signal }, definition)
+  const definition = splitCustomers(pacingFor(rows), sync)
+  const story = await liveThrough({ pool, client, crew, load, fleet, progress, signal }, definition)
   const seconds = (performance.now() - startedAt) / 1000
   const evidence = {
     rows,
-    crashes: crew.killed,
+    workersKilled: crew.killed,
+    service: fleet && { instancesKilled: fleet.killed, retried: fleet.retried },
     quiet,
     load: await load.stop(),
     story,
@@ -132,6 +139,22 @@ async function stage(
   if (json) io.stdout.write(`${JSON.stringify(outcome)}\n`)
   if (keep) await keepRunning(servers.temporal.uiUrl, servers.postgres.url, io, signal)
   return outcome.ok ? 0 : 1
+}
+
+/** The load asks the database itself, or a service in front of it. */
+async function startApplication(
+  { postgres, folder }: Servers,
+  rows: number,
+  sync: DemoSync,
+  atEnd: (cleanUp: () => Promise<unknown> | void) => void,
+): Promise<{ readonly load: Load; readonly fleet: Fleet | undefined }> {
+  const url = postgres.url.replace('//postgres@', `//${applicationRole}@`)
+  const fleet = sync === 'application' ? await startFleet(url, `${folder}/service.log`) : undefined
+  atEnd(() => fleet?.close())
+  const options = { url, ...(fleet && { serviceUrl: fleet.url }), rows, ...loads[sync] }
+  const load = startLoad(options, `${folder}/load.log`)
+  atEnd(() => load.kill())
+  return { load, fleet }
 }
 
 async function keepRunning(

@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { dieWithParent } from '../dev/die-with-parent.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import type { LoadCommand, LoadFigures, LoadMessage, LoadOptions, LoadReport } from './load.ts'
+import { ownScript } from './own-script.ts'
 
 /** The application's process, seen from the demo. */
 export interface Load {
@@ -20,11 +20,8 @@ export interface Load {
 
 export function startLoad(options: LoadOptions, logFile: string): Load {
   const log = openSync(logFile, 'a')
-  const script = fileURLToPath(
-    new URL(`./load.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url),
-  )
   // A process group of its own: Ctrl-C is for the demo, which then ends the load in its own way.
-  const child = spawn(process.execPath, [...process.execArgv, script, JSON.stringify(options)], {
+  const child = spawn(process.execPath, [...process.execArgv, ownScript('./load'), JSON.stringify(options)], {
     stdio: ['ignore', log, log, 'ipc'],
     detached: true,
   })

@@ -6,9 +6,11 @@ import {
   type Application,
   type ApplicationError,
   type SlowStatement,
+  type User,
 } from './application.ts'
 import { Latencies } from './latencies.ts'
 import { Ledger } from './ledger.ts'
+import { Visitor } from './visitor.ts'
 
 /**
  * The application, as a process of its own. Its first release reads and writes the old table and knows of nothing else. It is told
@@ -16,10 +18,13 @@ import { Ledger } from './ledger.ts'
  */
 
 export interface LoadOptions {
+  /** Of the database. */
   readonly url: string
+  /** Where the application is a service, its address. */
+  readonly serviceUrl?: string
   readonly rows: number
   readonly sessions: number
-  /** Operations a second of all sessions together; each is one to five statements. */
+  /** Operations a second of all sessions together; each is one to five statements, or one request. */
   readonly ratePerSec: number
 }
 
@@ -28,9 +33,9 @@ export type LoadCommand = 'deploy' | 'forget' | 'stop'
 /** Sent a few times a second. */
 export interface LoadFigures {
   readonly kind: 'figures'
-  readonly statements: number
+  readonly calls: number
   readonly writes: number
-  readonly statementsPerSec: number
+  readonly callsPerSec: number
   readonly writesPerSec: number
   /** Of the last seconds. */
   readonly p99Ms: number
@@ -39,7 +44,7 @@ export interface LoadFigures {
 }
 
 export interface LoadReport {
-  readonly statements: number
+  readonly calls: number
   readonly writes: number
   readonly keysWritten: number
   readonly rolledBack: number
@@ -71,9 +76,10 @@ function createApplication({ url, rows }: LoadOptions): Application {
     release: 1,
     readPercent: 0,
     primary: 'old',
+    epoch: -1,
     recentlyAdded: [],
     removed: [],
-    statements: 0,
+    calls: 0,
     rolledBack: 0,
     staleReads: 0,
     wrongReads: 0,
@@ -84,25 +90,27 @@ function createApplication({ url, rows }: LoadOptions): Application {
   }
 }
 
+const newUser = (application: Application, { serviceUrl }: LoadOptions): User =>
+  serviceUrl === undefined ? new Session(application) : new Visitor(application, serviceUrl)
+
 /** Users come at their own rate, whatever the last answer took; who had to wait does not catch up in a burst. */
-async function runSession(application: Application, everyMs: number, signal: AbortSignal): Promise<void> {
-  const session = new Session(application)
+async function live(user: User, everyMs: number, signal: AbortSignal): Promise<void> {
   let next = performance.now() + Math.random() * everyMs
   while (!signal.aborted) {
     const now = performance.now()
     if (now < next) await delay(next - now, undefined, { signal }).catch(() => undefined)
     else next = Math.max(next, now - 4 * everyMs)
     if (signal.aborted) break
-    await session.once()
+    await user.once()
     next += -Math.log(1 - Math.random()) * everyMs
   }
-  await session.close()
+  await user.close()
 }
 
 function toReport(application: Application): LoadReport {
   const { all, ledger, slowest, errors } = application
   return {
-    statements: application.statements,
+    calls: application.calls,
     writes: ledger.writes,
     keysWritten: ledger.size,
     rolledBack: application.rolledBack,
@@ -144,16 +152,16 @@ async function storeLedger({ ledger, url }: Application): Promise<void> {
 }
 
 function sendFigures(application: Application, send: (message: LoadMessage) => void): NodeJS.Timeout {
-  let before = { at: performance.now(), statements: 0, writes: 0 }
+  let before = { at: performance.now(), calls: 0, writes: 0 }
   return setInterval(() => {
-    const { statements, ledger, lately, errorCount } = application
-    const now = { at: performance.now(), statements, writes: ledger.writes }
+    const { calls, ledger, lately, errorCount } = application
+    const now = { at: performance.now(), calls, writes: ledger.writes }
     const seconds = (now.at - before.at) / 1000
     send({
       kind: 'figures',
-      statements,
+      calls,
       writes: ledger.writes,
-      statementsPerSec: (now.statements - before.statements) / seconds,
+      callsPerSec: (now.calls - before.calls) / seconds,
       writesPerSec: (now.writes - before.writes) / seconds,
       p99Ms: lately.percentile(99),
       longestMs: lately.longestMs,
@@ -172,7 +180,9 @@ async function main(): Promise<void> {
   let unfollow: (() => Promise<void>) | undefined
   const everyMs = (1000 * options.sessions) / options.ratePerSec
   const sessions = Promise.all(
-    Array.from({ length: options.sessions }, () => runSession(application, everyMs, stopping.signal)),
+    Array.from({ length: options.sessions }, () =>
+      live(newUser(application, options), everyMs, stopping.signal),
+    ),
   )
   const figures = sendFigures(application, send)
   const obey: Record<LoadCommand, () => Promise<void>> = {

@@ -1,7 +1,7 @@
 import type { Application } from './application.ts'
 import { seededId } from './customers.ts'
 import type { Seen } from './ledger.ts'
-import type { Change, NewCustomer, Run, Side } from './sides.ts'
+import type { Change, NewCustomer, Step } from './sides.ts'
 
 /** What users of the application do. */
 export type Operation =
@@ -11,10 +11,9 @@ export type Operation =
       readonly name: string
       /** The keys that it may change, as far as they are known before. */
       readonly ids: readonly number[]
-      /** One statement on the old table, which needs no transaction there. */
-      readonly isSingle: boolean
+      /** One alone is one statement on the old table, and needs no transaction there. */
+      readonly steps: readonly Step[]
       readonly rollsBack: boolean
-      run(side: Side, run: Run): Promise<Seen[]>
       acknowledged(seen: readonly Seen[]): void
     }
 
@@ -91,22 +90,21 @@ type Write = Operation & { kind: 'write' }
 const write = (
   name: string,
   ids: readonly number[],
-  run: Write['run'],
-  more: Partial<Pick<Write, 'isSingle' | 'rollsBack' | 'acknowledged'>> = {},
+  steps: readonly Step[],
+  more: Partial<Pick<Write, 'rollsBack' | 'acknowledged'>> = {},
 ): Write => ({
   kind: 'write',
   name,
   ids,
-  isSingle: true,
+  steps,
   rollsBack: false,
   acknowledged: () => undefined,
-  run,
   ...more,
 })
 
 function insert(application: Application, count: number): Operation {
   const customers = Array.from({ length: count }, newCustomer)
-  return write(count === 1 ? 'insert' : 'insert many', [], (side, run) => side.add(run, customers), {
+  return write(count === 1 ? 'insert' : 'insert many', [], [{ does: 'add', customers }], {
     acknowledged: (seen) =>
       remember(
         application.recentlyAdded,
@@ -118,12 +116,12 @@ function insert(application: Application, count: number): Operation {
 function change(application: Application, count: number): Operation {
   const ids = someIds(application, count)
   const what = ids.length === 1 ? newChange() : newSharedChange()
-  return write(ids.length === 1 ? 'update' : 'update many', ids, (side, run) => side.change(run, ids, what))
+  return write(ids.length === 1 ? 'update' : 'update many', ids, [{ does: 'change', ids, change: what }])
 }
 
 function remove(application: Application, count: number): Operation {
   const ids = someIds(application, count)
-  return write(ids.length === 1 ? 'delete' : 'delete many', ids, (side, run) => side.remove(run, ids), {
+  return write(ids.length === 1 ? 'delete' : 'delete many', ids, [{ does: 'remove', ids }], {
     acknowledged: (seen) =>
       remember(
         application.removed,
@@ -139,7 +137,7 @@ function restore(application: Application): Operation {
   if (id === undefined || known === undefined || known.image !== undefined || known.isUncertain)
     return insert(application, 1)
   const customer = { ...newCustomer(), id, version: known.version + 1 }
-  return write('restore', [id], (side, run) => side.add(run, [customer]))
+  return write('restore', [id], [{ does: 'add', customers: [customer] }])
 }
 
 /** Several statements that belong together; some of them are taken back. */
@@ -150,13 +148,13 @@ function transaction(application: Application, rollsBack: boolean): Operation {
   return write(
     rollsBack ? 'transaction rolled back' : 'transaction',
     [first, second],
-    async (side, run) => [
-      ...(await side.change(run, [first], { what: 'pay', cents: -cents })),
-      ...(await side.change(run, [second], { what: 'pay', cents })),
-      ...(await side.add(run, [customer])),
-      ...(rollsBack ? await side.remove(run, [second]) : []),
+    [
+      { does: 'change', ids: [first], change: { what: 'pay', cents: -cents } },
+      { does: 'change', ids: [second], change: { what: 'pay', cents } },
+      { does: 'add', customers: [customer] },
+      ...(rollsBack ? [{ does: 'remove', ids: [second] } as const] : []),
     ],
-    { isSingle: false, rollsBack },
+    { rollsBack },
   )
 }
 

@@ -17,7 +17,15 @@ export interface Outcome {
   readonly ramp: readonly number[]
   readonly eventsInHistory: number
   readonly applicationErrors: number
-  readonly statements: number
+  /** Of the application to the database, where it is not a service. */
+  readonly statements?: number
+  /** To the service, by its users; `applicationErrors` of them failed. */
+  readonly requests?: number
+  readonly failedRequests?: number
+  /** Of which the balancer asked another instance, because the first one died over them. */
+  readonly retriedRequests?: number
+  /** These are among the crashes. */
+  readonly instancesKilled?: number
   readonly p99Ms: number
   readonly quietP99Ms: number
   readonly longestStatementMs: number
@@ -26,7 +34,9 @@ export interface Outcome {
 
 export interface Evidence {
   readonly rows: number
-  readonly crashes: number
+  readonly workersKilled: number
+  /** Where the application is a service. */
+  readonly service: { readonly instancesKilled: number; readonly retried: number } | undefined
   /** The load before the migration began. */
   readonly quiet: LoadReport
   readonly load: LoadReport
@@ -37,10 +47,20 @@ export interface Evidence {
 
 const rounded = (value: number): number => Math.round(value * 100) / 100
 
-export function judge({ rows, crashes, quiet, load, story, ledger, seconds }: Evidence): Outcome {
+export function judge({
+  rows,
+  workersKilled,
+  service,
+  quiet,
+  load,
+  story,
+  ledger,
+  seconds,
+}: Evidence): Outcome {
   const { status, comparisons } = story
   const mismatched = ledger.mismatched + comparisons.reduce((sum, compared) => sum + compared.mismatched, 0)
   const applicationErrors = load.errorCount
+  const calls = load.calls - quiet.calls
   return {
     ok:
       status.outcome === 'done' &&
@@ -48,21 +68,29 @@ export function judge({ rows, crashes, quiet, load, story, ledger, seconds }: Ev
       mismatched === 0 &&
       applicationErrors === 0 &&
       load.wrongReads === 0 &&
-      crashes > 0 &&
+      workersKilled > 0 &&
+      service?.instancesKilled !== 0 &&
       comparisons.length > 0 &&
       comparisons.every((compared) => compared.rows > 0),
     rows,
     writesDuring: load.writes - quiet.writes,
     lost: ledger.lost,
     mismatched,
-    crashes,
+    crashes: workersKilled + (service?.instancesKilled ?? 0),
     resumedInMs: story.resumption?.resumedInMs ?? 0,
     phases: status.finishedPhases.map(({ name, seconds: took }) => ({ name, seconds: took })),
     parity: status.parity?.parity ?? 0,
     ramp: status.ramp.reached,
     eventsInHistory: story.historyEvents,
     applicationErrors,
-    statements: load.statements - quiet.statements,
+    ...(service
+      ? {
+          requests: calls,
+          failedRequests: applicationErrors,
+          retriedRequests: service.retried,
+          instancesKilled: service.instancesKilled,
+        }
+      : { statements: calls }),
     p99Ms: rounded(load.p99Ms),
     quietP99Ms: rounded(quiet.p99Ms),
     longestStatementMs: rounded(load.longestMs),
@@ -72,7 +100,8 @@ export function judge({ rows, crashes, quiet, load, story, ledger, seconds }: Ev
 
 /** The closing table, for people. */
 export function describe(outcome: Outcome, evidence: Evidence, uiUrl: string | undefined): string[] {
-  const { load, story, ledger } = evidence
+  const { load, story, ledger, workersKilled, service } = evidence
+  const calls = service ? 'requests' : 'statements'
   const rows: [string, string][] = [
     ...outcome.phases.map(({ name, seconds }): [string, string] => [name, `${seconds.toFixed(1)} s`]),
     ['rows', `${count(outcome.rows)} customers, now people and contact_points`],
@@ -91,14 +120,22 @@ export function describe(outcome: Outcome, evidence: Evidence, uiUrl: string | u
     ]),
     [
       'crashes',
-      `${outcome.crashes} workers killed; lanes went on after ${(outcome.resumedInMs / 1000).toFixed(1)} s`,
+      `${workersKilled} workers killed; lanes went on after ${(outcome.resumedInMs / 1000).toFixed(1)} s`,
     ],
+    ...(service
+      ? [
+          [
+            '',
+            `${service.instancesKilled} instances of the service killed; ${service.retried} requests asked again of another`,
+          ] as [string, string],
+        ]
+      : []),
     [
       'application',
-      `${outcome.applicationErrors} errors in ${count(outcome.statements)} statements, ${load.staleReads} reads behind, ${load.fallbacks} fallbacks`,
+      `${outcome.applicationErrors} errors in ${count(outcome.requests ?? outcome.statements ?? 0)} ${calls}, ${load.staleReads} reads behind, ${load.fallbacks} fallbacks`,
     ],
     [
-      'statements',
+      calls,
       `p99 ${ms(outcome.p99Ms)} (before: ${ms(outcome.quietP99Ms)}), longest ${ms(outcome.longestStatementMs)}`,
     ],
     ['parity', `${(100 * outcome.parity).toFixed(4)} %`],

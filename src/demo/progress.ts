@@ -4,13 +4,20 @@ import type { StatusView } from '../core/state.ts'
 import type { BackfillPlace } from './crash.ts'
 import type { LoadFigures } from './load.ts'
 
+interface Headcount {
+  readonly running: number
+  readonly killed: number
+}
+
 /** All that a glance at the demo shows. */
 interface Glance {
   readonly status: StatusView | undefined
   readonly backfill: BackfillPlace | undefined
   readonly backfillPerSec: number
   readonly load: LoadFigures | undefined
-  readonly workers: { readonly running: number; readonly killed: number }
+  readonly workers: Headcount
+  /** Of the application, where it is a service. */
+  readonly instances: Headcount | undefined
 }
 
 export interface Progress {
@@ -66,23 +73,24 @@ export function createProgress(
 export const count = (value: number): string => Math.round(value).toLocaleString('en-US')
 
 function block(glance: Glance): string[] {
-  const { status, workers } = glance
+  const { status, workers, instances } = glance
   return [
     '',
     status ? life(status) : 'asking the workers …',
     `  backfill  ${backfillText(glance)}`,
-    `  load      ${loadText(glance.load)}`,
+    `  load      ${loadText(glance)}`,
     `  sides     ${sidesText(status)}`,
-    `  workers   ${workers.running} running, ${workers.killed} killed`,
+    `  workers   ${headcountText(workers)}`,
+    ...(instances ? [`  instances ${headcountText(instances)}`] : []),
     `  now       ${status ? (status.waitingFor === undefined ? status.activity : `waiting for ${status.waitingFor}`) : '…'}`,
   ]
 }
 
 function plainLine({ status, ...glance }: Glance): string {
-  if (!status) return `no worker answers; load ${loadText(glance.load)}`
+  if (!status) return `no worker answers; load ${loadText({ status, ...glance })}`
   const what =
     status.phase === 'backfill' ? `backfill ${backfillText({ status, ...glance })}` : sidesText(status)
-  return `${status.phase}: ${what} · load ${loadText(glance.load)}`
+  return `${status.phase}: ${what} · load ${loadText({ status, ...glance })}`
 }
 
 function life(status: StatusView): string {
@@ -103,10 +111,12 @@ function backfillText({ backfill, backfillPerSec }: Glance): string {
 
 export const ms = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
 
-function loadText(load: LoadFigures | undefined): string {
+const headcountText = ({ running, killed }: Headcount): string => `${running} running, ${killed} killed`
+
+function loadText({ load, instances }: Glance): string {
   if (!load) return 'none'
   return (
-    `${count(load.statementsPerSec)} statements/s · ${count(load.writesPerSec)} rows written/s · p99 ${ms(load.p99Ms)} · ` +
+    `${count(load.callsPerSec)} ${instances ? 'requests' : 'statements'}/s · ${count(load.writesPerSec)} rows written/s · p99 ${ms(load.p99Ms)} · ` +
     `longest ${ms(load.longestMs)} · errors ${load.errorCount}`
   )
 }

@@ -39,6 +39,12 @@ export type Change =
       readonly country: string
     }
 
+/** A part of what somebody does: the same on either schema, and on the way to a service. */
+export type Step =
+  | { readonly does: 'add'; readonly customers: readonly NewCustomer[] }
+  | { readonly does: 'change'; readonly ids: readonly number[]; readonly change: Change }
+  | { readonly does: 'remove'; readonly ids: readonly number[] }
+
 export interface Found extends Seen {
   readonly email: string
 }
@@ -50,6 +56,23 @@ export interface Side {
   add(run: Run, customers: readonly NewCustomer[]): Promise<Seen[]>
   change(run: Run, ids: readonly number[], change: Change): Promise<Seen[]>
   remove(run: Run, ids: readonly number[]): Promise<Seen[]>
+}
+
+export async function takeSteps(side: Side, run: Run, steps: readonly Step[]): Promise<Seen[]> {
+  const seen: Seen[] = []
+  for (const step of steps)
+    switch (step.does) {
+      case 'add':
+        seen.push(...(await side.add(run, step.customers)))
+        break
+      case 'change':
+        seen.push(...(await side.change(run, step.ids, step.change)))
+        break
+      case 'remove':
+        seen.push(...(await side.remove(run, step.ids)))
+        break
+    }
+  return seen
 }
 
 const toSeen = (row: Readonly<Record<string, unknown>>): Seen => ({

@@ -5,6 +5,7 @@ import type { OpenGate, StatusView } from '../core/state.ts'
 import type { DefinitionInput } from '../definition/index.ts'
 import { CrossfadeError, isCrossfadeError } from '../errors/index.ts'
 import { crashMidBackfill, readBackfill, type BackfillPlace, type Resumption } from './crash.ts'
+import type { Fleet } from './fleet.ts'
 import type { Load } from './load-process.ts'
 import { count, type Progress } from './progress.ts'
 import { compareSides, type SidesCompared } from './proof.ts'
@@ -15,6 +16,8 @@ export interface Stage {
   readonly client: CrossfadeClient
   readonly crew: Crew
   readonly load: Load
+  /** Where the application is a service and captures its own writes. */
+  readonly fleet: Fleet | undefined
   readonly progress: Progress
   readonly signal: AbortSignal
 }
@@ -110,9 +113,12 @@ class StoryTeller {
     if (status.phase === 'backfill') await this.#watchBackfill()
     if (status.phase === 'cutover' && status.ramp.reached.includes(10))
       void this.#once('crash in the ramp', () => this.#crashInRamp())
+    if (status.phase === 'cutover' && status.ramp.reached.includes(50)) this.#killInstance('in the ramp')
     // The reverse mapping keeps the old side in step now: the same comparison has to hold the other way round.
-    if (status.phase === 'retire' && status.hold)
+    if (status.phase === 'retire' && status.hold) {
+      this.#killInstance('with the new side leading')
       void this.#once('comparison with the new side leading', () => this.#compare('new'))
+    }
   }
 
   /** Starts what has not been started yet. Not awaited where it goes on beside: settle() waits for it, and throws what it threw. */
@@ -139,13 +145,10 @@ class StoryTeller {
 
   /** A gate waits for a person: who looks at what matters there, and approves with the token that the plan shows. */
   async #answer({ gate, token, why }: OpenGate): Promise<void> {
-    const { load, progress } = this.#stage
+    const { progress } = this.#stage
     await this.#once(`gate ${gate}`, async () => {
       progress.say(`gate ${gate} waits for approval: ${why}`)
-      if (gate === 'cutover') {
-        await load.deploy()
-        progress.say('deployed: the release of the application that follows the flags')
-      }
+      await this.#deployBefore(gate)
       if (gate === 'retire') await this.#compare('old')
     })
     await delay(readingMs)
@@ -161,6 +164,28 @@ class StoryTeller {
     }
   }
 
+  /** Who captures its own writes has to do so before dual-write begins; triggers need nothing of the application until reads move. */
+  async #deployBefore(gate: OpenGate['gate']): Promise<void> {
+    const { load, fleet, progress } = this.#stage
+    if (gate !== (fleet ? 'expand' : 'cutover')) return
+    await (fleet ?? load).deploy()
+    progress.say(
+      fleet
+        ? `deployed, instance by instance: the release that captures its writes and follows the flags`
+        : 'deployed: the release of the application that follows the flags',
+    )
+  }
+
+  #killInstance(when: string): void {
+    const { fleet, progress } = this.#stage
+    if (!fleet) return
+    void this.#once(`an instance killed ${when}`, async () =>
+      progress.say(
+        `✗ SIGKILL to instance ${await fleet.kill()} of the service, ${when}; another took its place`,
+      ),
+    )
+  }
+
   async #watchBackfill(): Promise<void> {
     const now = { ...(await readBackfill(this.#stage.pool)), at: performance.now() }
     const before = this.#backfill
@@ -171,6 +196,7 @@ class StoryTeller {
     this.#backfill = now
     if (!now.isDone && now.rowsDone > now.rowsEstimated * 0.3)
       void this.#once('crash in the backfill', () => this.#crashInBackfill())
+    if (!now.isDone && now.rowsDone > now.rowsEstimated * 0.1) this.#killInstance('in the backfill')
   }
 
   async #crashInBackfill(): Promise<void> {
@@ -205,13 +231,14 @@ class StoryTeller {
   }
 
   #show(): void {
-    const { load, crew, progress } = this.#stage
+    const { load, fleet, crew, progress } = this.#stage
     progress.show({
       status: this.#status,
       backfill: this.#backfill,
       backfillPerSec: this.#backfillPerSec,
       load: load.figures,
       workers: { running: crew.running, killed: crew.killed },
+      instances: fleet && { running: fleet.running, killed: fleet.killed },
     })
   }
 }

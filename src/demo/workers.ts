@@ -1,9 +1,9 @@
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Connection, Client } from '@temporalio/client'
 import { startServerProcess, type ServerProcess } from '../dev/server-process.ts'
 import { CrossfadeError } from '../errors/index.ts'
 import { defaultTaskQueue, workflowIdOf } from '../workflows/messages.ts'
+import { ownScript } from './own-script.ts'
 import type { Servers } from './servers.ts'
 
 /** The workers of the demo: processes, as in production. Any of them may die. */
@@ -63,12 +63,9 @@ export async function createCrew(servers: Servers, migration: string): Promise<C
 }
 
 async function startWorker(servers: Servers, number: number): Promise<ServerProcess> {
-  const script = fileURLToPath(
-    new URL(`../worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url),
-  )
   return startServerProcess({
     program: process.execPath,
-    args: [...process.execArgv, script],
+    args: [...process.execArgv, ownScript('../worker')],
     cwd: process.cwd(),
     env: {
       ...process.env,

@@ -20,14 +20,16 @@ async function demo(t: TestContext, ...args: string[]): Promise<Ended> {
   return { ...output, exitCode }
 }
 
-test('the demo moves a table under load while workers are killed, and loses nothing', async (t) => {
-  const { stdout, stderr, exitCode } = await demo(t, '--rows', '20000', '--json')
+type Outcome = Readonly<Record<string, unknown>>
+
+async function outcomeOf(t: TestContext, rows: number, ...args: string[]): Promise<Outcome> {
+  const { stdout, stderr, exitCode } = await demo(t, '--rows', String(rows), ...args, '--json')
   const [last = ''] = stdout.trimEnd().split('\n').slice(-1)
   expect(exitCode, stderr).toBe(0)
-  const outcome = JSON.parse(last) as Record<string, unknown>
+  const outcome = JSON.parse(last) as Outcome
   expect(outcome, stderr).toMatchObject({
     ok: true,
-    rows: 20_000,
+    rows,
     lost: 0,
     mismatched: 0,
     applicationErrors: 0,
@@ -56,8 +58,21 @@ test('the demo moves a table under load while workers are killed, and loses noth
     'retire',
     'contract',
   ])
-  expect(outcome['crashes']).toBeGreaterThanOrEqual(1)
   expect(outcome['resumedInMs']).toBeGreaterThan(0)
   expect(outcome['writesDuring']).toBeGreaterThan(1_000)
   expect(outcome['eventsInHistory']).toBeGreaterThan(50)
+  return outcome
+}
+
+test('the demo moves a table under load while workers are killed, and loses nothing', async (t) => {
+  const outcome = await outcomeOf(t, 20_000)
+  expect(outcome['crashes']).toBeGreaterThanOrEqual(1)
+})
+
+test('the demo moves the table of a service that captures its own writes, while its instances are killed, and no request fails', async (t) => {
+  const outcome = await outcomeOf(t, 4_000, '--sync', 'application')
+  expect(outcome).toMatchObject({ failedRequests: 0 })
+  expect(outcome['instancesKilled']).toBeGreaterThanOrEqual(2)
+  expect(outcome['crashes']).toBeGreaterThanOrEqual(3)
+  expect(outcome['requests']).toBeGreaterThan(1_000)
 })
