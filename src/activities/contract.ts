@@ -81,6 +81,8 @@ export interface MigrationRef {
   readonly name: string
   readonly database: string
   readonly fingerprint: string
+  /** Of what changes flags or the primary side: grows with each call of it. One that slept while a later one was made changes nothing. */
+  readonly order?: number
 }
 
 export interface Direction {

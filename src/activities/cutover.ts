@@ -12,7 +12,9 @@ import type { Bodies } from './surroundings.ts'
 export const cutoverActivities: Pick<Bodies, 'setFlags' | 'proveCutover' | 'swap'> = {
   async setFlags({ percent, primary, ...ref }, { place }) {
     const { database, scope } = await place(ref)
-    await database.transaction((tx) => database.dialect.flags.set(tx, scope, percent, primary))
+    await database.transaction((tx) =>
+      database.dialect.flags.set(tx, scope, percent, { primary, order: ref.order }),
+    )
   },
 
   async proveCutover(ref, { enter }) {

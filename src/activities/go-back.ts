@@ -52,7 +52,7 @@ export const goBackActivities: Pick<Bodies, 'returnTraffic' | 'windDown'> = {
       [migration.flags.writeEnabled]: 0,
       [migration.flags.backfillActive]: 0,
     }
-    await database.transaction((tx) => flags.set(tx, scope, off, 'old'))
+    await database.transaction((tx) => flags.set(tx, scope, off, { primary: 'old', order: ref.order }))
     return { primary: 'old', left }
   },
 

@@ -26,7 +26,7 @@ export interface Surroundings {
   report(progress: object): void
   /** As the definition wants it. */
   measure(migration: Migration, metric: Metric, value: number): void
-  place(ref: Pick<MigrationRef, 'name' | 'database'>): Promise<Workplace>
+  place(ref: Pick<MigrationRef, 'name' | 'database' | 'order'>): Promise<Workplace>
   /** The definition that was approved, from where expand left it. @throws `DEFINITION.CHANGED`, `DEFINITION.MISSING` */
   open(ref: MigrationRef): Promise<{ readonly place: Workplace; readonly migration: Migration }>
   /** The same with its links, as the tables are called now; both sides must be there. */
@@ -48,9 +48,9 @@ export function createSurroundings(
   definitions: Map<string, Migration>,
   report: (progress: object) => void,
 ): Surroundings {
-  const place: Surroundings['place'] = async ({ name, database: databaseName }) => {
+  const place: Surroundings['place'] = async ({ name, database: databaseName, order }) => {
     const database = await dependencies.openDatabase(databaseName)
-    return { database, scope: database.dialect.catalog.scope(name) }
+    return { database, scope: database.dialect.catalog.scope(name), order }
   }
   const open: Surroundings['open'] = async (ref) => {
     const where = await place(ref)

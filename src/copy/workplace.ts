@@ -4,6 +4,8 @@ import type { Database, Scope } from '../database/index.ts'
 export interface Workplace {
   readonly database: Database
   readonly scope: Scope
+  /** With what is done here, flags are set: see `Flags.set`. */
+  readonly order?: number | undefined
 }
 
 /** How long-running work is told to stop and says that it lives. */

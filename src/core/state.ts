@@ -44,6 +44,8 @@ export interface MigrationState {
   hold: { readonly label: string; readonly until: number } | undefined
   /** Instances of the application that do not act on the flags as they are now, while they are waited for. */
   awaited?: readonly string[] | undefined
+  /** The last that was given away: see `MigrationRef.order`. */
+  order?: number
   /** Why reads must go back, as long as nobody has heeded it. */
   breach: string | undefined
   /** The watch over the old side before the contract. */

@@ -31,8 +31,18 @@ export interface Instance {
 export interface Flags {
   /** The primary side, kept from changing until this transaction ends. */
   lockPrimary(tx: Transaction, scope: Scope): Promise<Side>
-  /** @returns the new epoch */
-  set(tx: Transaction, scope: Scope, flags: Readonly<Record<string, number>>, primary?: Side): Promise<number>
+  /**
+   * @param by.primary the side that is primary from now on; the same one as before where it is left out
+   * @param by.order of this change: of two, the later one counts, in whatever order they come
+   * @returns the new epoch
+   * @throws `FLAGS.OVERTAKEN` where a change of a higher order has been made
+   */
+  set(
+    tx: Transaction,
+    scope: Scope,
+    flags: Readonly<Record<string, number>>,
+    by?: { readonly primary?: Side | undefined; readonly order?: number | undefined },
+  ): Promise<number>
   /** The most that these flags may be, whatever the workflow sets; 100 lets it have its way again. @returns the new epoch */
   hold(tx: Transaction, scope: Scope, ceilings: Readonly<Record<string, number>>): Promise<number>
   read(

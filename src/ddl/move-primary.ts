@@ -13,7 +13,7 @@ import { attempt, type DdlWatch } from './run-step.ts'
  * @throws `CUTOVER.NOT_DRAINED`, `DDL.BLOCKED`; nothing has changed then.
  */
 export async function movePrimary(
-  { database, scope }: Workplace,
+  { database, scope, order }: Workplace,
   migration: Migration,
   groups: Groups,
   primary: Side,
@@ -31,7 +31,12 @@ export async function movePrimary(
         for (const group of leading) await drainWithin({ database, scope }, tx, group)
         for (const { links } of leading) for (const link of links) await ddl.advanceSequences(tx, link)
         await turnColumns({ database, scope }, tx, migration, primary)
-        await flags.set(tx, scope, { [migration.flags.readEnabled]: primary === 'new' ? 100 : 0 }, primary)
+        await flags.set(
+          tx,
+          scope,
+          { [migration.flags.readEnabled]: primary === 'new' ? 100 : 0 },
+          { primary, order },
+        )
       },
       { lockTimeoutMs, applying: scope.migration },
     ),

@@ -50,6 +50,11 @@ export async function swapColumns(
 
   const after = await resolveGroups(tx, database.dialect, scope, migration)
   for (const group of after.forward) await triggers.install(tx, scope, group, 'copy', migration.sync)
-  await flags.set(tx, scope, { [migration.flags.readEnabled]: toNew ? 100 : 0 }, toNew ? 'new' : 'old')
+  await flags.set(
+    tx,
+    scope,
+    { [migration.flags.readEnabled]: toNew ? 100 : 0 },
+    { primary: toNew ? 'new' : 'old', order: place.order },
+  )
   return 'swapped'
 }

@@ -246,7 +246,7 @@ async function swapNames(run: MigrationRun): Promise<void> {
   await openSwapGate(run)
   await run.work('draining the change log', (act) => act.drainChangeLog({ ...run.ref, direction: 'forward' }))
   await run.stopCompanions() // they know the tables by their names
-  await run.work('exchanging the names', (act) => act.swap({ ...run.ref, direction: 'to-new' }))
+  await run.work('exchanging the names', (act) => act.swap({ ...run.nextRef(), direction: 'to-new' }))
   run.tookPrimary('new', 100)
   run.startCompanions()
   run.startSampling()
@@ -301,7 +301,7 @@ async function retire(run: MigrationRun): Promise<void> {
     await run.work('draining the change log', (act) =>
       act.drainChangeLog({ ...run.ref, direction: 'forward' }),
     )
-    await run.work('making the new side primary', (act) => act.movePrimary(run.ref))
+    await run.work('making the new side primary', (act) => act.movePrimary(run.nextRef()))
     run.tookPrimary('new', 100)
   } else
     await run.personGate(

@@ -57,6 +57,13 @@ export class MigrationRun {
     this.#clock = new WorkClock((ms) => (this.state.workedMs += ms))
   }
 
+  /** For the next call that changes flags or the primary side. By time, so that it grows over the migrations of a name, too. */
+  nextRef(): MigrationRef {
+    const order = Math.max(Date.now(), (this.state.order ?? 0) + 1)
+    this.state.order = order
+    return { ...this.ref, order }
+  }
+
   /** Whether a lossless way back exists after the new side became primary. */
   get hasWayBack(): boolean {
     return this.migration.mappings.every((mapping) => mapping.reverse !== false)
@@ -128,8 +135,9 @@ export class MigrationRun {
 
   async #returnTraffic(): Promise<void> {
     if (!this.state.canGoBack) return
+    const ordered = this.nextRef()
     const { primary, left } = await this.unstoppable('returning traffic', () =>
-      this.flagWrites.write('returning traffic', (act) => act.returnTraffic(this.ref)),
+      this.flagWrites.write('returning traffic', (act) => act.returnTraffic(ordered)),
     )
     this.state.readPercent = 0
     this.state.writePercent = 0
@@ -357,7 +365,8 @@ export class MigrationRun {
     for (;;) {
       if (!evenWhilePaused) await this.#untilFree()
       try {
-        await this.flagWrites.write(summaryOf(percent), (act) => act.setFlags({ ...this.ref, percent }))
+        const ordered = this.nextRef()
+        await this.flagWrites.write(summaryOf(percent), (act) => act.setFlags({ ...ordered, percent }))
         break
       } catch (error) {
         if (CancellationScope.current().consideredCancelled) throw error

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
+import type { Activities } from '../../src/activities/contract.ts'
 import { fingerprint, resolveMigration } from '../../src/definition/index.ts'
 import { itemsToGoods } from '../support/items-to-goods.ts'
 import { Ledger } from '../support/ledger.ts'
@@ -89,4 +90,46 @@ describe.each(postgresVersions())('PostgreSQL %s', (version) => {
     expect(counts).toEqual([{ done: rows, written: rows }])
     await Promise.all([sleeper.end(), other.end()])
   })
+
+  test.for(['flags', 'swap'] as const)(
+    'what slept before it changed the flags or the primary side (%s) changes nothing once traffic is back',
+    async (mode, t) => {
+      const database = await withDatabase(t, version)
+      await Ledger.open(t, database, 'items', 200)
+      const late = resolveMigration({ ...itemsToGoods, name: 'late', cutover: { mode } })
+      const ofLate = { name: late.name, database: late.database, fingerprint: fingerprint(late) }
+      const worker = new MortalWorker(t, database.url)
+      const act = (name: keyof Activities, input: object): Promise<unknown> =>
+        worker.attempt(name, { ...ofLate, ...input }, false)
+      const standing = async (): Promise<unknown> =>
+        (
+          await database.pool.query(
+            `SELECT primary_side, epoch, (SELECT percent::int FROM _crossfade_late.flags WHERE key = 'late.new_schema_read') AS reads FROM _crossfade_late.state`,
+          )
+        ).rows[0]
+      await act('expand', { migration: late })
+      await act('planBackfill', { settings: {} })
+      await act('backfillSlice', { settings: {}, lane: 0, lanes: 1, sliceSec: 60 })
+      await act('complete', {})
+      const [move, input] = (mode === 'flags' ? ['movePrimary', {}] : ['swap', { direction: 'to-new' }]) as [
+        keyof Activities,
+        object,
+      ]
+      if (mode === 'flags') await act('startReverse', {})
+      await act('setFlags', { percent: { 'late.new_schema_read': 50 }, order: 10 })
+      await act('returnTraffic', { order: 30 })
+
+      const before = await standing()
+      expect(before).toMatchObject({ primary_side: 'old', reads: 0 })
+      await expect(act('setFlags', { percent: { 'late.new_schema_read': 100 }, order: 20 })).rejects.toThrow(
+        'FLAGS.OVERTAKEN',
+      )
+      await expect(act(move, { ...input, order: 20 })).rejects.toThrow('FLAGS.OVERTAKEN')
+      await expect(act('returnTraffic', { order: 20 })).rejects.toThrow('FLAGS.OVERTAKEN')
+      expect(await standing()).toEqual(before)
+      await act(move, { ...input, order: 40 })
+      expect(await standing()).toMatchObject({ primary_side: 'new', reads: 100 })
+      await worker.end()
+    },
+  )
 })

@@ -129,7 +129,7 @@ describe('abort returns traffic before anything else', () => {
 
   test('while it is paused in a hold', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     await life.update('pause', { by })
     const count = life.world.calls.length
     await life.signal('abort', { by })
@@ -155,7 +155,7 @@ describe('abort returns traffic before anything else', () => {
 
   test('when Temporal is asked to cancel the workflow', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     const count = life.world.calls.length
     await life.handle.cancel()
     await expectGoneBack(life, count)
@@ -191,7 +191,7 @@ describe('abort', () => {
 
   test('that cannot return traffic or wind down waits for a person, and goes on when resumed', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     failOnce(life.world, 'returnTraffic', 'DATABASE.REFUSED')
     failOnce(life.world, 'windDown', 'DDL.FAILED')
     await life.update('abort', { by })
@@ -208,7 +208,7 @@ describe('abort', () => {
 
   test('waits for what a retry mends', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     let tries = 0
     life.world.before.returnTraffic = () => {
       if (++tries < 4) throw Object.assign(refusal('DATABASE.UNREACHABLE'), { nonRetryable: false })

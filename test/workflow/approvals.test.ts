@@ -47,7 +47,7 @@ describe('an approval', () => {
     expect((await life.status()).gate).toMatchObject({ gate: 'cutover' })
     expect((await life.status()).gate?.approval).toBeUndefined()
     await life.approve('cutover')
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     await expectRefused(life, { gate: 'cutover', by }, 'no gate is open now (approval of cutover)')
     await expectRefused(life, { gate: 'retire', by }, 'no gate is open now (approval of retire)')
     await life.skip(10 * hour)

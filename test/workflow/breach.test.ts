@@ -16,7 +16,7 @@ async function toRamp(life: Life): Promise<void> {
   await life.approve('expand')
   await life.atGate('cutover')
   await life.approve('cutover')
-  await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+  await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
 }
 
 const readsOf = (life: Life): number | undefined => life.world.flags[life.migration.flags.readEnabled]
@@ -56,7 +56,7 @@ describe('a breach', () => {
     expect(again.breach).toBeUndefined()
     expect(readsOf(life)).toBe(0)
     await life.approve('cutover')
-    await life.until('the ramp again', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp again', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     await life.skip(4 * hour)
     await life.atGate('retire')
     expect((await life.status()).ramp.reached).toEqual([1, 10, 1, 10, 50, 100])
@@ -103,7 +103,7 @@ describe('a breach', () => {
     await life.skip(20 * minute)
     expect((await life.status()).breach).toBeUndefined()
     await life.approve('cutover')
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
   })
 
   test('at the gate of retire still takes reads back, and they are ramped again before it opens', async () => {

@@ -8,19 +8,22 @@ const by = 'Ann'
 describe('a pause', () => {
   test('during a hold does not stop its clock, and the next step waits', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     const { hold } = await life.status()
     await life.update('pause', { by })
     await life.skip(5 * hour)
     expect(await life.status()).toMatchObject({ readPercent: 1, waitingFor: 'resume', hold })
     await life.update('resume', { by })
-    await life.until('the second step at once', ({ readPercent }) => readPercent === 10)
+    await life.until(
+      'the second step at once',
+      ({ readPercent, hold }) => readPercent === 10 && hold !== undefined,
+    )
     expect((await life.result()).outcome).toBe('done')
   })
 
   test('that ends within a hold changes nothing', async () => {
     const life = await start(withoutApproval)
-    await life.until('the ramp', ({ readPercent }) => readPercent === 1)
+    await life.until('the ramp', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     const { hold } = await life.status()
     await life.skip(3 * minute)
     await life.update('pause', { by })
@@ -30,7 +33,7 @@ describe('a pause', () => {
     await life.skip(3 * minute)
     expect((await life.status()).readPercent).toBe(1)
     await life.skip(2 * minute)
-    await life.until('the second step', ({ readPercent }) => readPercent === 10)
+    await life.until('the second step', ({ readPercent, hold }) => readPercent === 10 && hold !== undefined)
   })
 
   test('during a soak of weeks', async () => {

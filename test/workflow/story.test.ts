@@ -94,7 +94,7 @@ describe('the story', () => {
     expect(life.world.flags[life.migration.flags.readEnabled] ?? 0).toBe(0)
     expect((await life.status()).readPercent).toBe(0)
     await life.approve('cutover')
-    await life.until('the first step', ({ readPercent }) => readPercent === 1)
+    await life.until('the first step', ({ readPercent, hold }) => readPercent === 1 && hold !== undefined)
     await life.skip(2 * day)
     const retire = await life.atGate('retire')
     expect(retire.readPercent).toBe(100)

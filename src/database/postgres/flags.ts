@@ -2,6 +2,7 @@ import type { Dialect } from '../dialect.ts'
 import type { Transaction } from '../database.ts'
 import type { Scope } from '../steps.ts'
 import { nothingMeasured } from '../../core/measured.ts'
+import { CrossfadeError } from '../../errors/index.ts'
 import { slotNow, slotsKept } from './client-functions.ts'
 import { relationExists } from './journal.ts'
 import { ourTable } from './objects.ts'
@@ -11,8 +12,8 @@ import { ourTable } from './objects.ts'
  * `wanted` is what the workflow has set last, `ceiling` the most that a person allows; `percent` is the lower of the two, and all
  * that clients look at. Schemas that an earlier version made have neither column, and no ceiling.
  */
-export const set: Dialect['flags']['set'] = async (tx, scope, flags, primary) => {
-  const epoch = await nextEpoch(tx, scope, primary)
+export const set: Dialect['flags']['set'] = async (tx, scope, flags, by = {}) => {
+  const epoch = await nextEpoch(tx, scope, by)
   const ceilings = await ceilingsOf(tx, scope)
   for (const [key, percent] of Object.entries(flags))
     await tx.query(
@@ -24,21 +25,42 @@ export const set: Dialect['flags']['set'] = async (tx, scope, flags, primary) =>
   return epoch
 }
 
-async function nextEpoch(tx: Transaction, scope: Scope, primary?: 'old' | 'new'): Promise<number> {
+/** A worker that stood still goes on with what it was at before it hears that another has done it, and that all has changed since. */
+async function nextEpoch(
+  tx: Transaction,
+  scope: Scope,
+  { primary, order }: NonNullable<Parameters<Dialect['flags']['set']>[3]> = {},
+): Promise<number> {
+  const table = ourTable(scope, 'state')
+  const isOrdered = order !== undefined && (await hasColumn(tx, table, 'flag_order'))
   const changed = await tx.query(
-    `UPDATE ${ourTable(scope, 'state')} SET epoch = epoch + 1, primary_side = coalesce($1, primary_side) RETURNING epoch`,
-    [primary ?? null],
+    `UPDATE ${table} SET epoch = epoch + 1, primary_side = coalesce($1, primary_side)` +
+      (isOrdered ? `, flag_order = $2 WHERE coalesce(flag_order, 0) <= $2` : '') +
+      ` RETURNING epoch`,
+    [primary ?? null, ...(isOrdered ? [order] : [])],
   )
+  if (isOrdered && changed.rowCount === 0)
+    throw new CrossfadeError({
+      kind: 'refused',
+      code: 'FLAGS.OVERTAKEN',
+      message: `The flags of ${scope.migration} have been changed by what came later; this change is not made.`,
+      mend: 'Nothing, where a worker that stood still says so. Where the migration waits with it, the clock of the Temporal server has been set back: resume once it has passed where it was.',
+    })
   return Number(changed.rows[0]?.['epoch'] ?? 0)
+}
+
+/** Schemas that an earlier version made lack some of them. */
+async function hasColumn(tx: Transaction, table: string, column: string): Promise<boolean> {
+  const { rows } = await tx.query(
+    `SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped`,
+    [table, column],
+  )
+  return rows.length > 0
 }
 
 /** The row of `state` is locked by then: nobody else changes flags meanwhile. Undefined where the table has no column for it. */
 async function ceilingsOf(tx: Transaction, scope: Scope): Promise<ReadonlyMap<string, number> | undefined> {
-  const { rows: columns } = await tx.query(
-    `SELECT FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'ceiling' AND NOT attisdropped`,
-    [ourTable(scope, 'flags')],
-  )
-  if (columns.length === 0) return undefined
+  if (!(await hasColumn(tx, ourTable(scope, 'flags'), 'ceiling'))) return undefined
   const { rows } = await tx.query(
     `SELECT key, ceiling FROM ${ourTable(scope, 'flags')} WHERE ceiling IS NOT NULL`,
   )

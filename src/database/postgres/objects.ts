@@ -48,7 +48,7 @@ export function createOurTables(scope: Scope): string[] {
     `CREATE TABLE IF NOT EXISTS ${t('measured')} (instance text, slot bigint, reads bigint NOT NULL, "readErrors" bigint NOT NULL, writes bigint NOT NULL, "writeErrors" bigint NOT NULL, ` +
       `compared bigint NOT NULL, mismatched bigint NOT NULL, "latencyDeltaMs" float8 NOT NULL, PRIMARY KEY (instance, slot)) WITH (fillfactor = 50)`,
     `CREATE TABLE IF NOT EXISTS ${t('captures')} (source text, side text, group_id text NOT NULL, PRIMARY KEY (source, side))`,
-    `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, definition text, fingerprint text, planned text)`,
+    `CREATE TABLE IF NOT EXISTS ${t('state')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), primary_side text NOT NULL DEFAULT 'old', epoch bigint NOT NULL DEFAULT 0, flag_order bigint, definition text, fingerprint text, planned text)`,
     `INSERT INTO ${t('state')} DEFAULT VALUES ON CONFLICT DO NOTHING`,
     `CREATE TABLE IF NOT EXISTS ${t('pulse')} (one boolean PRIMARY KEY DEFAULT true CHECK (one), at timestamptz) WITH (fillfactor = 50)`,
     `INSERT INTO ${t('pulse')} DEFAULT VALUES ON CONFLICT DO NOTHING`,

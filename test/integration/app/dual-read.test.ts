@@ -49,7 +49,7 @@ async function startService(t: TestContext, options: Partial<CrossfadeOptions> =
     warnings,
     async reads(percent, primary) {
       const epoch = await m.database.transaction((tx) =>
-        m.database.dialect.flags.set(tx, m.place.scope, { 'm.new_schema_read': percent }, primary),
+        m.database.dialect.flags.set(tx, m.place.scope, { 'm.new_schema_read': percent }, { primary }),
       )
       await eventually(() => crossfade.flags.epoch === epoch)
     },

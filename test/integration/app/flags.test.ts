@@ -32,7 +32,7 @@ async function startInstance(
 
 const set = (m: BothSides, percent: number, primary?: 'old' | 'new'): Promise<number> =>
   m.database.transaction((tx) =>
-    m.database.dialect.flags.set(tx, m.place.scope, { [read]: percent }, primary),
+    m.database.dialect.flags.set(tx, m.place.scope, { [read]: percent }, { primary }),
   )
 
 const instances = (m: BothSides) =>
