@@ -10,6 +10,43 @@ export interface Rule<E extends Error> {
   readonly mend: string
 }
 
+/** How a driver's errors are told apart. */
+interface Kinds {
+  isConnectionLoss(error: unknown): boolean
+  isBusy(error: unknown): boolean
+  isRejected(error: unknown): boolean
+  describeRejection(error: unknown): string
+}
+
+/** What means the same on every engine. */
+export function commonRules<E extends Error & { code?: string | undefined }>(
+  kinds: Kinds,
+): Readonly<Record<'unreachable' | 'busy' | 'rejected', Rule<E>>> {
+  return {
+    unreachable: {
+      when: kinds.isConnectionLoss,
+      kind: 'unavailable',
+      code: 'DATABASE.UNREACHABLE',
+      says: (error) => `the database did not answer (${error.code ?? 'connection lost'})`,
+      mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
+    },
+    busy: {
+      when: kinds.isBusy,
+      kind: 'unavailable',
+      code: 'DATABASE.LOCK_NOT_AVAILABLE',
+      says: (error) => `a lock was not free in time (${kinds.describeRejection(error)})`,
+      mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
+    },
+    rejected: {
+      when: kinds.isRejected,
+      kind: 'refused',
+      code: 'DATABASE.ROW_REJECTED',
+      says: (error) => `a row was refused (${kinds.describeRejection(error)})`,
+      mend: 'Correct the mapping or the rows it names, then start again.',
+    },
+  }
+}
+
 /** Any error as one of ours, by the first rule that fits; ours pass unchanged. */
 export function translate<E extends Error>(
   error: unknown,

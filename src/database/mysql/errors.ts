@@ -1,5 +1,5 @@
 import type { CrossfadeError, ErrorDetails } from '../../errors/index.ts'
-import { connectionCodes, translate, type Rule } from '../translate.ts'
+import { commonRules, connectionCodes, translate, type Rule } from '../translate.ts'
 
 /**
  * What mysql2 throws: `errno` and `sqlState` come from the server, a `code` alone from the driver.
@@ -94,15 +94,16 @@ const namesOnly = isOneOf(1050, 1051, 1054, 1060, 1061, 1072, 1091, 1109, 1146, 
 
 const textOf = (error: MysqlError): string => `${error.message} (${describeRejection(error)})`
 
+const { unreachable, busy, rejected } = commonRules<MysqlError>({
+  isConnectionLoss,
+  isBusy,
+  isRejected,
+  describeRejection,
+})
+
 /** The first that fits. */
 const rules: readonly Rule<MysqlError>[] = [
-  {
-    when: isConnectionLoss,
-    kind: 'unavailable',
-    code: 'DATABASE.UNREACHABLE',
-    says: (error) => `the database did not answer (${error.code ?? 'connection lost'})`,
-    mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
-  },
+  unreachable,
   {
     when: isLoginRefused,
     kind: 'refused',
@@ -110,13 +111,7 @@ const rules: readonly Rule<MysqlError>[] = [
     says: (error) => `the server lets nobody in by this URL: ${textOf(error)}`,
     mend: 'Correct user, password, database or ssl-mode in the URL that the environment of this process holds, or the account on the server, and start the process again.',
   },
-  {
-    when: isBusy,
-    kind: 'unavailable',
-    code: 'DATABASE.LOCK_NOT_AVAILABLE',
-    says: (error) => `a lock was not free in time (${describeRejection(error)})`,
-    mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
-  },
+  busy,
   {
     when: isOneOf(1044, 1142, 1143, 1227, 1345, 1370, 1410, 1419),
     kind: 'refused',
@@ -124,13 +119,7 @@ const rules: readonly Rule<MysqlError>[] = [
     says: textOf,
     mend: 'Grant it to the user of the URL; `crossfade doctor` lists the privileges that are needed.',
   },
-  {
-    when: isRejected,
-    kind: 'refused',
-    code: 'DATABASE.ROW_REJECTED',
-    says: (error) => `a row was refused (${describeRejection(error)})`,
-    mend: 'Correct the mapping or the rows it names, then start again.',
-  },
+  rejected,
   {
     // Interrupted, too long, read-only (a failover), or out of room.
     when: isOneOf(1317, 3024, 1969, 1290, 1836, 1021, 1030, 1037, 1041, 1114, 1206),

@@ -1,5 +1,5 @@
 import type { CrossfadeError, ErrorDetails } from '../../errors/index.ts'
-import { connectionCodes, translate, type Rule } from '../translate.ts'
+import { commonRules, connectionCodes, translate, type Rule } from '../translate.ts'
 
 /** What node-postgres throws: https://www.postgresql.org/docs/18/protocol-error-fields.html */
 interface PostgresError extends Error {
@@ -68,15 +68,16 @@ const ofState =
   (error: unknown): boolean =>
     isPostgresError(error) && states.test(error.code ?? '')
 
+const { unreachable, busy, rejected } = commonRules<PostgresError>({
+  isConnectionLoss,
+  isBusy,
+  isRejected,
+  describeRejection,
+})
+
 /** The first that fits. Messages of the server stand only where they cannot quote a row's value. */
 const rules: readonly Rule<PostgresError>[] = [
-  {
-    when: isConnectionLoss,
-    kind: 'unavailable',
-    code: 'DATABASE.UNREACHABLE',
-    says: (error) => `the database did not answer (${error.code ?? 'connection lost'})`,
-    mend: 'It goes on by itself when the database answers; check its address, its health and max_connections.',
-  },
+  unreachable,
   {
     when: isLoginRefused,
     kind: 'refused',
@@ -84,13 +85,7 @@ const rules: readonly Rule<PostgresError>[] = [
     says: (error) => `the server lets nobody in by this URL: ${error.message} (SQLSTATE ${error.code})`,
     mend: 'Correct user, password or database in the URL that the environment of this process holds, or pg_hba.conf of the server, and start the process again.',
   },
-  {
-    when: isBusy,
-    kind: 'unavailable',
-    code: 'DATABASE.LOCK_NOT_AVAILABLE',
-    says: (error) => `a lock was not free in time (${describeRejection(error)})`,
-    mend: 'It is tried again by itself; `crossfade doctor` lists long transactions.',
-  },
+  busy,
   {
     when: ofState(/^42501/),
     kind: 'refused',
@@ -98,13 +93,7 @@ const rules: readonly Rule<PostgresError>[] = [
     says: (error) => error.message,
     mend: 'Grant it to the role of the URL; `crossfade doctor` lists the privileges that are needed.',
   },
-  {
-    when: isRejected,
-    kind: 'refused',
-    code: 'DATABASE.ROW_REJECTED',
-    says: (error) => `a row was refused (${describeRejection(error)})`,
-    mend: 'Correct the mapping or the rows it names, then start again.',
-  },
+  rejected,
   {
     when: ofState(/^(57014|53|58|XX|55)/),
     kind: 'unavailable',
